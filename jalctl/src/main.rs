@@ -1,0 +1,2 @@
+//! Find, watch, test and reset Jalapeño cards.
+fn main() {}

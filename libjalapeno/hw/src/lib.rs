@@ -1,0 +1,3 @@
+//! The hardware interface, declared: registers, packets, records and limits.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Userspace driver library for the Jalapeño LLM inference accelerator.

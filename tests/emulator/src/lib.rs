@@ -1,0 +1,1 @@
+//! The reference device: a Jalapeño card in software, behind vfio-user.

@@ -1,0 +1,2 @@
+//! Serves an emulated card on a socket.
+fn main() {}
