@@ -1,1 +1,12 @@
 //! Userspace driver library for the Jalapeño LLM inference accelerator.
+//!
+//! Floors, from the ground up; a file uses only what lies below it:
+//! `hw`, `wire` (crates of their own) · `error` `units` · `transport` · `mmio` `order` `dma` `hbm`
+//! `irq` · `ring` `queue` · `device` `session` `telemetry` `discover`.
+
+pub mod error;
+pub mod transport;
+pub mod units;
+
+pub use error::{Code, Error, Result};
+pub use jalapeno_hw as hw;

@@ -1,0 +1,99 @@
+//! The transport: eight verbs that reach a PCI function, for set-up and slow paths only.
+//!
+//! A mapped BAR is a pointer, so doorbells and completion polls make no call through here.
+
+use std::fmt;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::units::Iova;
+
+/// PCI regions, numbered as VFIO does.
+pub const CONFIG_REGION: u32 = 7;
+
+/// What stands behind a transport.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// How the function is reached: `vfio-user`, `vfio-group` or `vfio-cdev`.
+    pub backend: &'static str,
+    /// Its name there: socket path or PCI address.
+    pub name: String,
+    /// BAR sizes in bytes by number; 0: absent.
+    pub bars: [u64; 6],
+    /// Areas of each BAR that can be mapped.
+    pub mappable: [Vec<Area>; 6],
+    /// MSI-X vectors the function offers.
+    pub vectors: u32,
+    /// Host addresses that mappings may use, ascending, bounds inclusive.
+    pub iova_ranges: Vec<(u64, u64)>,
+    /// Mappings that may exist at once.
+    pub maps_limit: usize,
+    /// Smallest mapping granule in bytes.
+    pub page_bytes: u64,
+}
+
+/// A part of a BAR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// First byte.
+    pub offset: u64,
+    /// Length.
+    pub bytes: u64,
+}
+
+/// What the device may do with a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// Read only: the IOMMU refuses writes.
+    Read,
+    /// Read and write.
+    ReadWrite,
+}
+
+/// Host memory to be mapped for the device.
+#[derive(Clone, Copy, Debug)]
+pub struct HostRange<'a> {
+    /// Where it is in this process; page-aligned.
+    pub at: NonNull<u8>,
+    /// Its length; a multiple of the page size.
+    pub bytes: u64,
+    /// The file behind it and the offset there: what vfio-user shares with its server. Memory
+    /// registered by the user has none.
+    pub file: Option<(BorrowedFd<'a>, u64)>,
+}
+
+/// A mapped part of a BAR; unmapped on drop. Shared with the device: access it by volatile or
+/// atomic loads and stores only.
+pub trait BarMapping: Send + Sync + fmt::Debug {
+    /// Its first byte.
+    fn base(&self) -> NonNull<u8>;
+    /// Its length in bytes.
+    fn bytes(&self) -> usize;
+}
+
+/// The way to one PCI function. Implementations are thread-safe; every call ends within its
+/// deadline. All of them are slow: nothing here is on the path of a command.
+pub trait Transport: Send + Sync + fmt::Debug {
+    /// What is there.
+    fn describe(&self) -> &Description;
+    /// Maps an area of a BAR that `describe` called mappable.
+    fn map_bar(&self, bar: u32, area: Area, writable: bool) -> Result<Arc<dyn BarMapping>>;
+    /// Reads from a region (a BAR, or `CONFIG_REGION`).
+    fn read(&self, region: u32, offset: u64, into: &mut [u8]) -> Result<()>;
+    /// Writes to a region.
+    fn write(&self, region: u32, offset: u64, from: &[u8]) -> Result<()>;
+    /// Makes host memory visible to the device at `iova`.
+    fn map_dma(&self, iova: Iova, range: HostRange<'_>, protection: Protection) -> Result<()>;
+    /// Takes it away again; after this returns the device cannot reach it.
+    fn unmap_dma(&self, iova: Iova, bytes: u64) -> Result<()>;
+    /// Delivers vectors `first..` to these eventfds; `None` stops one.
+    fn set_vectors(&self, first: u32, eventfds: &[Option<BorrowedFd<'_>>]) -> Result<()>;
+    /// Function level reset.
+    fn reset(&self) -> Result<()>;
+    /// An fd that turns readable or hangs up when the device goes away; pollable.
+    fn lost_fd(&self) -> Option<OwnedFd>;
+    /// Whether the device is known to be gone.
+    fn is_lost(&self) -> bool;
+}
