@@ -1,0 +1,85 @@
+//! A card in the machine: an emulator on a socket, behind QEMU's `vfio-user-pci`.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::machine::Held;
+
+/// A running emulator.
+#[derive(Debug)]
+pub struct Card {
+    socket: PathBuf,
+    _emulator: Held,
+}
+
+const UP_BY: Duration = Duration::from_secs(5);
+
+impl Card {
+    /// Starts an emulator whose socket and log are in `folder`, and waits until it listens.
+    pub fn start(folder: &Path, number: usize, more: &[String]) -> io::Result<Self> {
+        let program = emulator()?;
+        let socket = folder.join(format!("card{number}.sock"));
+        let _ = std::fs::remove_file(&socket);
+        let log = File::create(folder.join(format!("card{number}.log")))?;
+        let mut arguments = vec!["--socket".to_owned(), socket.display().to_string()];
+        arguments.extend_from_slice(more);
+        let mut held = Held::start(
+            &program,
+            &arguments,
+            log.try_clone()?.into(),
+            Stdio::from(log),
+        )?;
+        let started = Instant::now();
+        while !socket.exists() {
+            if let Some(status) = held.0.try_wait()? {
+                return Err(io::Error::other(format!(
+                    "the emulator ended at once with {status}"
+                )));
+            }
+            if started.elapsed() > UP_BY {
+                return Err(io::Error::other(format!(
+                    "no {} after {UP_BY:?}",
+                    socket.display()
+                )));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(Self {
+            socket,
+            _emulator: held,
+        })
+    }
+
+    /// The `-device` arguments: a root port of its own, and the card behind it.
+    pub fn devices(&self, number: usize) -> [String; 2] {
+        let port = format!("card{number}");
+        [
+            format!(
+                "pcie-root-port,id={port},chassis={},slot={}",
+                10 + number,
+                10 + number
+            ),
+            format!(
+                r#"{{"driver":"vfio-user-pci","id":"jal{number}","bus":"{port}","socket":{{"path":"{}","type":"unix"}}}}"#,
+                self.socket.display()
+            ),
+        ]
+    }
+}
+
+/// The emulator that was built with us.
+pub fn emulator() -> io::Result<PathBuf> {
+    let beside = std::env::current_exe()?.with_file_name("jalapeno-emulator");
+    if beside.is_file() {
+        Ok(beside)
+    } else {
+        Err(io::Error::other(format!(
+            "{} is not built; run `cargo build`",
+            beside.display()
+        )))
+    }
+}

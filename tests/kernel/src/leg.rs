@@ -1,0 +1,167 @@
+//! A leg: one kernel, one way to its devices, and how they come into the cache.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// One row of the support matrix.
+#[derive(Debug)]
+pub struct Leg {
+    /// Its name on the command line and in the results.
+    pub name: &'static str,
+    /// What LEG=... selects, beside the name.
+    pub family: &'static str,
+    /// The folder of the cache with `vmlinuz` and `release`.
+    pub kernel: &'static str,
+    /// The folder of the cache with the modules.
+    pub modules_in: &'static str,
+    /// The modules, in the order they are inserted.
+    pub modules: &'static [&'static str],
+    /// `type1` or `cdev`.
+    pub backend: &'static str,
+    /// What `fetch` and `build` are asked for.
+    fetched: &'static [&'static str],
+    built: &'static [&'static str],
+}
+
+/// Every leg, in the order they run.
+pub const LEGS: [Leg; 4] = [
+    Leg {
+        name: "6.1",
+        family: "6.1",
+        kernel: "kernel-6.1",
+        modules_in: "kernel-6.1/modules",
+        modules: &[
+            "irqbypass",
+            "vfio",
+            "vfio_virqfd",
+            "vfio_iommu_type1",
+            "vfio-pci-core",
+            "vfio-pci",
+        ],
+        backend: "type1",
+        fetched: &["qemu", "busybox", "kernel-6.1"],
+        built: &["guest"],
+    },
+    Leg {
+        name: "6.12",
+        family: "6.12",
+        kernel: "kernel-6.12",
+        modules_in: "kernel-6.12/modules",
+        modules: &[
+            "irqbypass",
+            "vfio",
+            "vfio_iommu_type1",
+            "vfio-pci-core",
+            "vfio-pci",
+        ],
+        backend: "type1",
+        fetched: &["qemu", "busybox", "kernel-6.12"],
+        built: &["guest"],
+    },
+    Leg {
+        name: "6.12-cdev",
+        family: "6.12",
+        kernel: "kernel-6.12",
+        modules_in: "vfio-6.12",
+        modules: &[
+            "irqbypass",
+            "iommufd",
+            "vfio",
+            "vfio_iommu_type1",
+            "vfio-pci-core",
+            "vfio-pci",
+        ],
+        backend: "cdev",
+        fetched: &["qemu", "busybox", "kernel-6.12"],
+        built: &["vfio-6.12", "guest"],
+    },
+    Leg {
+        name: "newest",
+        family: "newest",
+        kernel: "kernel-newest",
+        modules_in: "kernel-newest/modules",
+        modules: &[
+            "irqbypass",
+            "vfio",
+            "vfio_iommu_type1",
+            "vfio-pci-core",
+            "vfio-pci",
+        ],
+        backend: "type1",
+        fetched: &["qemu", "busybox", "kernel-newest"],
+        built: &["guest"],
+    },
+];
+
+/// Why a leg cannot run.
+#[derive(Debug)]
+pub enum Unprepared {
+    /// Something is not to be had on this machine: the leg is skipped, for this reason.
+    Skipped(String),
+    /// It should have worked.
+    Failed(String),
+}
+
+/// The exit code of `fetch` and `build` for "not to be had here".
+const NOT_TO_BE_HAD: i32 = 77;
+
+/// The folder `tests/kernel` of the source tree.
+pub fn home() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where downloads and builds are kept; `fetch` decides.
+pub fn cache() -> Result<PathBuf, Unprepared> {
+    let said = Command::new(home().join("fetch"))
+        .arg("--where")
+        .output()
+        .map_err(|why| Unprepared::Failed(format!("run tests/kernel/fetch: {why}")))?;
+    if !said.status.success() {
+        return Err(Unprepared::Failed(
+            String::from_utf8_lossy(&said.stderr).into_owned(),
+        ));
+    }
+    Ok(PathBuf::from(String::from_utf8_lossy(&said.stdout).trim()))
+}
+
+impl Leg {
+    /// Brings everything the leg needs into the cache. Costs nothing when it is there.
+    pub fn prepare(&self) -> Result<(), Unprepared> {
+        ask(&home().join("fetch"), self.fetched)?;
+        ask(&home().join("build"), self.built)
+    }
+
+    /// Whether a name given on the command line means this leg.
+    pub fn is_meant_by(&self, name: &str) -> bool {
+        name == self.name || name == self.family || name == "all"
+    }
+}
+
+/// Runs one of the scripts, passing its talk on, and keeps the reason it may give.
+fn ask(script: &Path, things: &[&str]) -> Result<(), Unprepared> {
+    let failed =
+        |why: String| Unprepared::Failed(format!("{} {things:?}: {why}", script.display()));
+    let mut child = Command::new(script)
+        .args(things)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|why| failed(why.to_string()))?;
+    let mut last = String::new();
+    if let Some(talk) = child.stderr.take() {
+        for line in BufReader::new(talk).lines().map_while(Result::ok) {
+            eprintln!("  {line}");
+            last = line;
+        }
+    }
+    let status = child.wait().map_err(|why| failed(why.to_string()))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(NOT_TO_BE_HAD) => Err(Unprepared::Skipped(
+            last.split_once("skipped: ")
+                .map_or(last.clone(), |(_, why)| why.to_owned()),
+        )),
+        _ => Err(failed(format!("{status}; {last}"))),
+    }
+}

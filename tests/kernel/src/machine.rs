@@ -1,0 +1,174 @@
+//! A machine: QEMU around one kernel, its two serial ports, its end by a deadline.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::report::Report;
+
+/// What a machine is made of.
+#[derive(Debug)]
+pub struct Machine<'a> {
+    /// The script that starts QEMU.
+    pub qemu: PathBuf,
+    /// The kernel image.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initramfs: PathBuf,
+    /// Where the logs go.
+    pub folder: &'a Path,
+    /// `-device` arguments, in order.
+    pub devices: Vec<String>,
+    /// More kernel parameters.
+    pub append: String,
+}
+
+/// How a machine's run ended.
+#[derive(Debug)]
+pub struct Ending {
+    /// What it reported.
+    pub report: Report,
+    /// In words, for the case that the report is not whole.
+    pub words: String,
+    /// The kernel's log.
+    pub log: String,
+    /// From the start of QEMU to its end.
+    pub took: Duration,
+}
+
+/// A program that does not outlive us: killed when dropped, and by the kernel when we are killed.
+#[derive(Debug)]
+pub struct Held(pub Child);
+
+impl Held {
+    /// Starts a command so that the kernel kills it when the thread that started it ends.
+    pub fn start(program: &Path, arguments: &[String], out: Stdio, err: Stdio) -> io::Result<Self> {
+        Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .map(Held)
+            .map_err(|why| {
+                io::Error::new(why.kind(), format!("start {}: {why}", program.display()))
+            })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Either may fail only because the program is gone, which is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Machine<'_> {
+    fn arguments(&self, console: &Path) -> Vec<String> {
+        let mut words: Vec<String> = [
+            "-M",
+            "q35,kernel-irqchip=split,memory-backend=mem0",
+            // Shared, so that a vfio-user device gets the memory's descriptor and real DMA works.
+            "-object",
+            "memory-backend-memfd,id=mem0,size=512M,share=on",
+            "-m",
+            "512M",
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-nodefaults",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-chardev",
+            "stdio,id=report,signal=off",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        let mut pair = |name: &str, value: String| words.extend([name.to_owned(), value]);
+        pair("-serial", format!("file:{}", console.display()));
+        pair("-serial", "chardev:report".to_owned());
+        pair("-kernel", self.kernel.display().to_string());
+        pair("-initrd", self.initramfs.display().to_string());
+        pair(
+            "-append",
+            format!("console=ttyS0 panic=-1 quiet {}", self.append),
+        );
+        for device in &self.devices {
+            pair("-device", device.clone());
+        }
+        words
+    }
+
+    /// Boots, listens until the machine is off or the deadline has passed, and gives what was said.
+    pub fn run(&self, deadline: Duration) -> io::Result<Ending> {
+        let started = Instant::now();
+        let console = self.folder.join("console.log");
+        File::create(&console)?;
+        let errors = self.folder.join("qemu.log");
+        let mut qemu = Held::start(
+            &self.qemu,
+            &self.arguments(&console),
+            Stdio::piped(),
+            File::create(&errors)?.into(),
+        )?;
+        let port = qemu
+            .0
+            .stdout
+            .take()
+            .ok_or_else(|| io::Error::other("QEMU has no output"))?;
+        let lines = listen(port);
+        let mut kept = File::create(self.folder.join("report.log"))?;
+        let mut report = Report::default();
+        let words = loop {
+            match lines.recv_timeout(deadline.saturating_sub(started.elapsed())) {
+                Ok(line) => {
+                    writeln!(kept, "{line}")?;
+                    report.line(&line);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    break format!("killed after {} s, the deadline", deadline.as_secs());
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let said = std::fs::read_to_string(&errors).unwrap_or_default();
+                    break format!("QEMU ended with {}; {}", qemu.0.wait()?, said.trim_end());
+                }
+            }
+        };
+        drop(qemu);
+        let log = String::from_utf8_lossy(&std::fs::read(&console)?).into_owned();
+        Ok(Ending {
+            report,
+            words,
+            log,
+            took: started.elapsed(),
+        })
+    }
+}
+
+/// Reads lines on a thread of their own, so that a silent guest does not hold us.
+fn listen(port: impl io::Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut port = BufReader::new(port);
+        let mut line = Vec::new();
+        while matches!(port.read_until(b'\n', &mut line), Ok(count) if count > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            line.clear();
+            if sender.send(text).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}

@@ -1,0 +1,225 @@
+//! The kernel tests: stock Debian kernels in QEMU, vfio-pci under our cards, stories in the guest.
+
+mod card;
+mod cpio;
+mod kernel_log;
+mod leg;
+mod machine;
+mod report;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use card::Card;
+use cpio::Archive;
+use leg::{LEGS, Leg, Unprepared};
+use machine::Machine;
+use report::{Case, Count, Outcome};
+
+/// One boot of a leg: what is in the machine and which stories run there.
+#[derive(Debug)]
+struct Boot {
+    name: &'static str,
+    /// QEMU's own devices, as `-device` arguments.
+    stock: &'static [&'static str],
+    /// How many of our cards.
+    cards: usize,
+    /// `vendor:device` ids that are given to the driver.
+    bind: &'static str,
+    stories: &'static [&'static str],
+}
+
+const BOOTS: [Boot; 1] = [Boot {
+    name: "stock",
+    stock: &[
+        "edu,dma_mask=0xffffffffffffffff",
+        "pcie-root-port,id=rp0,chassis=1,slot=1",
+        "igb,bus=rp0",
+    ],
+    cards: 0,
+    bind: "1234:11e8 8086:10c9",
+    stories: &["stock-devices"],
+}];
+
+/// A machine boots in 3 to 8 s; with both cores taken by others it may take several times that.
+const DEADLINE: Duration = Duration::from_secs(180);
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if wanted.iter().any(|word| word == "--help") {
+        println!(
+            "usage: test-kernel [LEG...]\nlegs: all, {}",
+            LEGS.map(|leg| leg.name).join(", ")
+        );
+        return ExitCode::SUCCESS;
+    }
+    let meant = |leg: &&Leg| wanted.is_empty() || wanted.iter().any(|name| leg.is_meant_by(name));
+    let legs: Vec<&Leg> = LEGS.iter().filter(meant).collect();
+    if let Some(unknown) = wanted
+        .iter()
+        .find(|name| !LEGS.iter().any(|leg| leg.is_meant_by(name)))
+    {
+        eprintln!("error: no leg is called {unknown}\nhint: --help lists them");
+        return ExitCode::from(2);
+    }
+    let mut count = Count::default();
+    for leg in legs {
+        let started = Instant::now();
+        let cases = run_leg(leg);
+        count.add(&cases);
+        print(leg, &cases, started.elapsed());
+    }
+    println!("{count}");
+    if count.failed > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn print(leg: &Leg, cases: &[Case], took: Duration) {
+    for Case {
+        name,
+        outcome,
+        reason,
+    } in cases
+    {
+        let word = match outcome {
+            Outcome::Passed => "ok  ",
+            Outcome::Failed => "FAIL",
+            Outcome::Skipped => "skip",
+        };
+        println!("{word} {}/{name}  {reason}", leg.name);
+    }
+    println!("     {} took {:.1} s", leg.name, took.as_secs_f64());
+}
+
+fn alone(name: &str, outcome: Outcome, reason: String) -> Vec<Case> {
+    vec![Case {
+        name: name.to_owned(),
+        outcome,
+        reason,
+    }]
+}
+
+/// Prepares and boots a leg; whatever stops it becomes a case that says so.
+fn run_leg(leg: &Leg) -> Vec<Case> {
+    let cache = match leg.prepare().and_then(|()| leg::cache()) {
+        Ok(cache) => cache,
+        Err(Unprepared::Skipped(why)) => return alone("leg", Outcome::Skipped, why),
+        Err(Unprepared::Failed(why)) => return alone("leg", Outcome::Failed, why),
+    };
+    let mut cases = Vec::new();
+    for boot in &BOOTS {
+        match run_boot(leg, boot, &cache) {
+            Ok(more) => cases.extend(more.into_iter().map(|case| Case {
+                name: format!("{}/{}", boot.name, case.name),
+                ..case
+            })),
+            Err(why) => cases.extend(alone(boot.name, Outcome::Failed, why.to_string())),
+        }
+    }
+    cases
+}
+
+fn run_boot(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<Case>> {
+    let folder = cache
+        .join("runs")
+        .join(format!("{}-{}", leg.name, boot.name));
+    fs::create_dir_all(&folder)?;
+    let initramfs = folder.join("initramfs.cpio");
+    fs::write(&initramfs, userland(leg, boot, cache)?)?;
+    let cards: Vec<Card> = (0..boot.cards)
+        .map(|number| Card::start(&folder, number, &[]))
+        .collect::<Result<_, _>>()?;
+    let mut devices = vec!["intel-iommu,intremap=on,caching-mode=on".to_owned()];
+    devices.extend(boot.stock.iter().map(|device| (*device).to_owned()));
+    devices.extend(
+        cards
+            .iter()
+            .enumerate()
+            .flat_map(|(number, card)| card.devices(number)),
+    );
+    let machine = Machine {
+        qemu: leg::home().join("qemu"),
+        kernel: cache.join(leg.kernel).join("vmlinuz"),
+        initramfs,
+        folder: &folder,
+        devices,
+        append: "intel_iommu=on".to_owned(),
+    };
+    let ending = machine.run(DEADLINE)?;
+    drop(cards);
+    let took = ending.took.as_secs_f64();
+    let mut cases = ending.report.close(&ending.words);
+    cases.push(judge_log(&ending.log, took, &folder));
+    Ok(cases)
+}
+
+/// The kernel's log is a case of its own: there, and without a complaint.
+fn judge_log(log: &str, took: f64, folder: &Path) -> Case {
+    let complaints = kernel_log::complaints(log);
+    let (outcome, reason) = match complaints.first() {
+        Some(first) => (
+            Outcome::Failed,
+            format!(
+                "{} complaints, the first: {first} ({}/console.log)",
+                complaints.len(),
+                folder.display()
+            ),
+        ),
+        None if !log.contains("Linux version") => {
+            (Outcome::Failed, "the kernel's log is not whole".to_owned())
+        }
+        None => (
+            Outcome::Passed,
+            format!(
+                "{} lines, no complaint; off after {took:.1} s",
+                log.lines().count()
+            ),
+        ),
+    };
+    Case {
+        name: "kernel-log".to_owned(),
+        outcome,
+        reason,
+    }
+}
+
+/// The initramfs of one boot: busybox, modules, the init, the stories and what they start.
+fn userland(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<u8>> {
+    let guest = leg::home().join("guest");
+    let mut archive = Archive::default();
+    archive.folder("dev")?;
+    archive.device("dev/console", 5, 1)?;
+    archive.copy("init", &guest.join("init"))?;
+    archive.copy("bin/busybox", &cache.join("busybox/usr/bin/busybox"))?;
+    archive.copy("bin/probe", &cache.join("guest/probe"))?;
+    for module in leg.modules {
+        let file = format!("{module}.ko");
+        archive.copy(
+            &format!("modules/{file}"),
+            &cache.join(leg.modules_in).join(&file),
+        )?;
+    }
+    for story in boot.stories {
+        archive.copy(
+            &format!("stories/{story}"),
+            &guest.join("stories").join(story),
+        )?;
+    }
+    let release = fs::read_to_string(cache.join(leg.kernel).join("release"))?;
+    let settings = format!(
+        "KERNEL={}\nBACKEND={}\nDRIVER=vfio-pci\nBIND='{}'\nMODULES='{}'\nEXPECT_RELEASE={}\n",
+        leg.name,
+        leg.backend,
+        boot.bind,
+        leg.modules.join(" "),
+        release.trim(),
+    );
+    archive.file("leg", settings.as_bytes())?;
+    archive.finish()
+}
