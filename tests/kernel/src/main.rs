@@ -72,7 +72,7 @@ fn main() -> ExitCode {
         count.add(&cases);
         print(leg, &cases, started.elapsed());
     }
-    println!("{count}");
+    println!("kernel: {count}");
     if count.failed > 0 {
         ExitCode::FAILURE
     } else {
@@ -88,11 +88,12 @@ fn print(leg: &Leg, cases: &[Case], took: Duration) {
     } in cases
     {
         let word = match outcome {
-            Outcome::Passed => "ok  ",
+            Outcome::Passed => "ok",
             Outcome::Failed => "FAIL",
             Outcome::Skipped => "skip",
         };
-        println!("{word} {}/{name}  {reason}", leg.name);
+        let colon = if reason.is_empty() { "" } else { ": " };
+        println!("{word} {}/{name}{colon}{reason}", leg.name);
     }
     println!("     {} took {:.1} s", leg.name, took.as_secs_f64());
 }
