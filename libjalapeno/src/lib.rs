@@ -5,6 +5,8 @@
 //! `irq` · `ring` `queue` · `device` `session` `telemetry` `discover`.
 
 pub mod error;
+pub mod mmio;
+mod order;
 pub mod transport;
 pub mod units;
 

@@ -2,6 +2,9 @@
 //!
 //! A mapped BAR is a pointer, so doorbells and completion polls make no call through here.
 
+mod socket;
+pub mod user;
+
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
