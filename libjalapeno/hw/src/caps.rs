@@ -1,9 +1,14 @@
 //! Capability records: a contiguous chain in BAR0 that ends with id 0. Host interface 4.
 
-use crate::row::{codes, layout};
+use crate::row::{codes, constants, layout};
 
-/// CapHeader.flags: a driver that does not know this record must refuse the device.
-pub const CAP_REQUIRED: u16 = 1;
+constants! {
+    /// Bits of a capability record.
+    table CAP_BITS;
+
+    /// CapHeader.flags: a driver that does not know this record must refuse the device.
+    CAP_REQUIRED: u16 = 1;
+}
 
 layout! {
     /// What every record begins with.

@@ -3,15 +3,20 @@
 //! The catalogue yields the C and Rust enumerations, the manual page, metric labels and
 //! `jalctl explain`. A code's number never changes its meaning.
 
-use crate::row::{codes, layout};
+use crate::row::{codes, constants, layout};
 
-/// FaultRecord.flags bit 0: phase. In a queue's error ring it is 1 on the first lap, 0 on the
-/// second, and so on; in the fault log it is always 1.
-pub const FAULT_PHASE: u8 = 1;
-/// Bytes of a fault record.
-pub const FAULT_RECORD_BYTES: usize = 256;
-/// FaultRecord.queue when no queue is concerned.
-pub const NO_QUEUE: u32 = u32::MAX;
+constants! {
+    /// A fault record's size and marks.
+    table FAULT_BITS;
+
+    /// FaultRecord.flags bit 0: phase. In a queue's error ring it is 1 on the first lap, 0 on the
+    /// second, and so on; in the fault log it is always 1.
+    FAULT_PHASE: u8 = 1;
+    /// Bytes of a fault record.
+    FAULT_RECORD_BYTES: usize = 256;
+    /// FaultRecord.queue when no queue is concerned.
+    NO_QUEUE: u32 = u32::MAX;
+}
 
 layout! {
     /// A fault record. The first 8 bytes are stored last. The CRC covers bytes 0x00 to 0xF7 with

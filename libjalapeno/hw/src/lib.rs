@@ -18,6 +18,7 @@ mod row;
 
 pub mod caps;
 pub mod faults;
+pub mod header;
 pub mod kernels;
 pub mod limits;
 pub mod packets;
@@ -25,4 +26,5 @@ pub mod pci;
 pub mod queue;
 pub mod reg;
 pub mod regs;
+pub mod tables;
 pub mod telemetry;

@@ -1,28 +1,39 @@
 //! Numbers of version 1 that are not discovered: bounds a driver may rely on.
 
-use core::time::Duration;
+use crate::row::{constants, times};
 
-/// Most queues any device of version 1 has.
-pub const QUEUES_MAX: u32 = 1024;
-/// Greatest log2 of a ring's packets.
-pub const DEPTH_LOG2_MAX: u8 = 16;
-/// Most operands of a LAUNCH.
-pub const OPERANDS_MAX: u32 = 8;
-/// Largest management input or result in bytes.
-pub const MANAGE_BYTES_MAX: u32 = 4096;
-/// Device address of HBM's first byte; IOVAs end below it.
-pub const HBM_BASE: u64 = 1 << 56;
-/// Highest IOVA.
-pub const IOVA_LAST: u64 = (1 << 48) - 1;
-/// Longest a queue or engine reset may take. Host interface 8.2.
-pub const RESET_QUEUE_TIME: Duration = Duration::from_millis(10);
-/// Longest a device reset may take. Host interface 8.2.
-pub const RESET_DEVICE_TIME: Duration = Duration::from_millis(100);
-/// Longest from reset to READY. Host interface 8.2.
-pub const BOOT_TIME: Duration = Duration::from_secs(1);
-/// Longest between two heartbeats. Host interface 8.3.
-pub const HEARTBEAT_PERIOD: Duration = Duration::from_millis(100);
-/// Longest from CONTROL.quiesce to STATUS.idle. Host interface 8.1.
-pub const QUIESCE_TIME: Duration = Duration::from_millis(100);
-/// Longest a change of Q0_CONTROL takes. Host interface 5.2.
-pub const QUEUE_TIME: Duration = Duration::from_millis(10);
+constants! {
+    /// Limits of version 1.
+    table LIMITS;
+
+    /// Most queues any device of version 1 has.
+    QUEUES_MAX: u32 = 1024;
+    /// Greatest log2 of a ring's packets.
+    DEPTH_LOG2_MAX: u8 = 16;
+    /// Most operands of a LAUNCH.
+    OPERANDS_MAX: u32 = 8;
+    /// Largest management input or result in bytes.
+    MANAGE_BYTES_MAX: u32 = 4096;
+    /// Device address of HBM's first byte; IOVAs end below it.
+    HBM_BASE: u64 = 1 << 56;
+    /// Highest IOVA.
+    IOVA_LAST: u64 = (1 << 48) - 1;
+}
+
+times! {
+    /// Worst-case times in microseconds.
+    table TIMES;
+
+    /// Longest a queue or engine reset may take. Host interface 8.2.
+    RESET_QUEUE_TIME "RESET_QUEUE_US" = 10_000;
+    /// Longest a device reset may take. Host interface 8.2.
+    RESET_DEVICE_TIME "RESET_DEVICE_US" = 100_000;
+    /// Longest from reset to READY. Host interface 8.2.
+    BOOT_TIME "BOOT_US" = 1_000_000;
+    /// Longest between two heartbeats. Host interface 8.3.
+    HEARTBEAT_PERIOD "HEARTBEAT_US" = 100_000;
+    /// Longest from CONTROL.quiesce to STATUS.idle. Host interface 8.1.
+    QUIESCE_TIME "QUIESCE_US" = 100_000;
+    /// Longest a change of Q0_CONTROL takes. Host interface 5.2.
+    QUEUE_TIME "QUEUE_US" = 10_000;
+}

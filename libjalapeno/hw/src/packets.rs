@@ -1,17 +1,22 @@
 //! Submission packets: 64 bytes, the header stored last. Host interface 6.
 
-use crate::row::{codes, layout};
+use crate::row::{codes, constants, layout};
 
-/// Bytes of a packet.
-pub const PACKET_BYTES: usize = 64;
-/// Header bit 8: validity. Set on the ring's first lap, clear on the second, and so on.
-pub const HEADER_VALID: u64 = 1 << 8;
-/// Header bits 7:0: the opcode.
-pub const HEADER_OPCODE: u64 = 0xFF;
-/// Header bits 31:9 must be zero.
-pub const HEADER_RESERVED: u64 = 0xFFFF_FE00;
-/// Header bits 63:32: the argument, per opcode.
-pub const HEADER_ARGUMENT_SHIFT: u32 = 32;
+constants! {
+    /// A packet's size and its header's bits.
+    table PACKET_BITS;
+
+    /// Bytes of a packet.
+    PACKET_BYTES: usize = 64;
+    /// Header bit 8: validity. Set on the ring's first lap, clear on the second, and so on.
+    HEADER_VALID: u64 = 1 << 8;
+    /// Header bits 7:0: the opcode.
+    HEADER_OPCODE: u64 = 0xFF;
+    /// Header bits 31:9 must be zero.
+    HEADER_RESERVED: u64 = 0xFFFF_FE00;
+    /// Header bits 63:32: the argument, per opcode.
+    HEADER_ARGUMENT_SHIFT: u32 = 32;
+}
 
 /// The header of a packet, without its validity bit.
 #[must_use]

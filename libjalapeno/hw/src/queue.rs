@@ -1,11 +1,16 @@
 //! A queue in host memory: the completion word, and what its creation takes.
 
-use crate::row::layout;
+use crate::row::{constants, layout};
 
-/// Bit 63 of the completion word: the queue stopped after the sequence number in bits 62:0.
-pub const COMPLETION_STOPPED: u64 = 1 << 63;
-/// Size and alignment of a completion line; the device writes only its first 8 bytes.
-pub const COMPLETION_LINE_BYTES: usize = 64;
+constants! {
+    /// The completion word and its line.
+    table QUEUE_BITS;
+
+    /// Bit 63 of the completion word: the queue stopped after the sequence number in bits 62:0.
+    COMPLETION_STOPPED: u64 = 1 << 63;
+    /// Size and alignment of a completion line; the device writes only its first 8 bytes.
+    COMPLETION_LINE_BYTES: usize = 64;
+}
 
 layout! {
     /// Input of QUEUE_CREATE. Rings must be mapped: submission readable, the others writable.

@@ -11,6 +11,18 @@ pub enum Access {
     Wo,
 }
 
+impl Access {
+    /// As the specification's tables have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ro => "RO",
+            Self::Rw => "RW",
+            Self::Wo => "WO",
+        }
+    }
+}
+
 /// The unsigned integer that a register's bits are.
 pub trait Bits: Copy + Into<u64> + 'static {
     /// Width in bytes: 4 or 8.
@@ -108,6 +120,19 @@ pub struct StructRow {
     /// Members in order; there is no padding.
     pub members: &'static [MemberRow],
     /// What it is.
+    pub doc: &'static str,
+}
+
+/// One named number, as data.
+#[derive(Clone, Copy, Debug)]
+pub struct ConstantRow {
+    /// UPPER_CASE name.
+    pub name: &'static str,
+    /// Its value; worst-case times are in microseconds.
+    pub value: u64,
+    /// Rust spelling of its type.
+    pub ty: &'static str,
+    /// What it means.
     pub doc: &'static str,
 }
 

@@ -4,35 +4,39 @@
 //! the low word latches the high one, and a write takes effect word by word; commands are
 //! separate registers. Host interface 3.
 
-use crate::row::{codes, registers};
+use crate::row::{codes, constants, registers};
 
-/// BAR0's size in bytes.
-pub const BAR0_BYTES: u64 = 0x40000;
-/// Registers fill this page; beyond the last register it reads zero.
-pub const REGISTERS_BYTES: u32 = 0x1000;
-/// The capability records' page.
-pub const CAPS_OFFSET: u32 = 0x1000;
-/// Size of the capability records' page.
-pub const CAPS_BYTES: u32 = 0x1000;
-/// The device's fault log: the last records, kept across resets.
-pub const FAULT_LOG_OFFSET: u32 = 0x2000;
-/// Records in the fault log.
-pub const FAULT_LOG_RECORDS: u32 = 16;
-/// The telemetry page, on pages of its own so that it can be mapped.
-pub const TELEMETRY_OFFSET: u32 = 0x10000;
-/// Size of the telemetry page.
-pub const TELEMETRY_BYTES: u32 = 0x4000;
-/// MSI-X table.
-pub const MSIX_TABLE_OFFSET: u32 = 0x20000;
-/// MSI-X pending bit array.
-pub const MSIX_PBA_OFFSET: u32 = 0x30000;
+constants! {
+    /// Where BAR0's pages are, and the values of its identity registers.
+    table PLACES;
 
-/// The value of MAGIC: the bytes `JALP`.
-pub const MAGIC: u32 = 0x504C_414A;
-/// The interface's major version: another one is refused.
-pub const VERSION_MAJOR: u32 = 1;
-/// The interface's minor version: neighbours work together.
-pub const VERSION_MINOR: u32 = 0;
+    /// BAR0's size in bytes.
+    BAR0_BYTES: u64 = 0x40000;
+    /// Registers fill this page; beyond the last register it reads zero.
+    REGISTERS_BYTES: u32 = 0x1000;
+    /// The capability records' page.
+    CAPS_OFFSET: u32 = 0x1000;
+    /// Size of the capability records' page.
+    CAPS_BYTES: u32 = 0x1000;
+    /// The device's fault log: the last records, kept across resets.
+    FAULT_LOG_OFFSET: u32 = 0x2000;
+    /// Records in the fault log.
+    FAULT_LOG_RECORDS: u32 = 16;
+    /// The telemetry page, on pages of its own so that it can be mapped.
+    TELEMETRY_OFFSET: u32 = 0x10000;
+    /// Size of the telemetry page.
+    TELEMETRY_BYTES: u32 = 0x4000;
+    /// MSI-X table.
+    MSIX_TABLE_OFFSET: u32 = 0x20000;
+    /// MSI-X pending bit array.
+    MSIX_PBA_OFFSET: u32 = 0x30000;
+    /// The value of MAGIC: the bytes `JALP`.
+    MAGIC: u32 = 0x504C_414A;
+    /// The interface's major version: another one is refused.
+    VERSION_MAJOR: u32 = 1;
+    /// The interface's minor version: neighbours work together.
+    VERSION_MINOR: u32 = 0;
+}
 
 registers! {
     /// BAR0's registers.

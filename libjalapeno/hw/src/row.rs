@@ -99,6 +99,37 @@ macro_rules! layout {
     };
 }
 
+/// Named numbers: `NAME: type = value;`, each a constant and a row of the table.
+macro_rules! constants {
+    ($(#[doc = $tdoc:literal])+ table $table:ident;
+     $($(#[doc = $doc:literal])+ $name:ident: $ty:ty = $value:expr;)+) => {
+        $($(#[doc = $doc])+ pub const $name: $ty = $value;)+
+
+        $(#[doc = $tdoc])+
+        pub const $table: &[crate::reg::ConstantRow] = &[$(
+            crate::reg::ConstantRow {
+                name: stringify!($name),
+                value: $name as u64,
+                ty: stringify!($ty),
+                doc: concat!($($doc),+),
+            },
+        )+];
+    };
+}
+
+/// Worst-case times: `NAME = microseconds;`, each a `Duration` and a row of the table.
+macro_rules! times {
+    ($(#[doc = $tdoc:literal])+ table $table:ident;
+     $($(#[doc = $doc:literal])+ $name:ident $row:literal = $us:literal;)+) => {
+        $($(#[doc = $doc])+ pub const $name: core::time::Duration = core::time::Duration::from_micros($us);)+
+
+        $(#[doc = $tdoc])+
+        pub const $table: &[crate::reg::ConstantRow] = &[$(
+            crate::reg::ConstantRow { name: $row, value: $us, ty: "u32", doc: concat!($($doc),+) },
+        )+];
+    };
+}
+
 /// An enumeration on the wire: `Name = value "NAME"`; `reserved` ones are kept numbers.
 macro_rules! codes {
     ($(#[doc = $doc:literal])+ $name:ident, row $row:ident {
@@ -154,4 +185,4 @@ macro_rules! codes {
     (@reserved reserved) => { true };
 }
 
-pub(crate) use {codes, layout, registers};
+pub(crate) use {codes, constants, layout, registers, times};

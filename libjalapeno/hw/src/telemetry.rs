@@ -1,11 +1,16 @@
 //! The telemetry page: self-describing entries under a sequence lock. Host interface 9.
 
-use crate::row::{codes, layout};
+use crate::row::{codes, constants, layout};
 
-/// The value of TelemetryHeader.magic: the bytes `JTEL`.
-pub const TELEMETRY_MAGIC: u32 = 0x4C45_544A;
-/// Entries the page has room for.
-pub const TELEMETRY_ENTRIES_MAX: usize = 510;
+constants! {
+    /// The telemetry page's mark and room.
+    table TELEMETRY_BITS;
+
+    /// The value of TelemetryHeader.magic: the bytes `JTEL`.
+    TELEMETRY_MAGIC: u32 = 0x4C45_544A;
+    /// Entries the page has room for.
+    TELEMETRY_ENTRIES_MAX: usize = 510;
+}
 
 layout! {
     /// The page's first 64 bytes.

@@ -1,0 +1,134 @@
+//! Every table of this crate in the specification's order: what headers, documents and checks walk.
+
+use crate::reg::{ConstantRow, EnumRow, RegisterRow, StructRow};
+use crate::{caps, faults, kernels, limits, packets, pci, queue, regs, telemetry};
+
+/// Registers of one address space.
+#[derive(Clone, Copy, Debug)]
+pub struct Space {
+    /// UPPER_CASE prefix of its registers' names in C.
+    pub prefix: &'static str,
+    /// What it is.
+    pub doc: &'static str,
+    /// Its registers, by offset.
+    pub registers: &'static [RegisterRow],
+}
+
+/// Named numbers that belong together.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbers {
+    /// UPPER_CASE prefix of the names in C; may be empty.
+    pub prefix: &'static str,
+    /// What they are.
+    pub doc: &'static str,
+    /// The numbers.
+    pub constants: &'static [ConstantRow],
+}
+
+/// The two register spaces.
+pub const SPACES: &[Space] = &[
+    Space {
+        prefix: "REG_",
+        doc: "Registers in BAR0",
+        registers: regs::BAR0,
+    },
+    Space {
+        prefix: "DOORBELL_",
+        doc: "A queue's doorbell page in BAR2, at queue x stride",
+        registers: regs::DOORBELL,
+    },
+];
+
+/// All named numbers.
+pub const NUMBERS: &[Numbers] = &[
+    numbers(
+        "PCI_",
+        "PCI identity: every figure is ASSUMED",
+        pci::IDENTITY,
+    ),
+    numbers(
+        "CARD_",
+        "A card's memory: every figure is ASSUMED",
+        pci::CARD,
+    ),
+    numbers("", "BARs", pci::BARS),
+    numbers("", "Limits of version 1", limits::LIMITS),
+    numbers("", "Worst-case times in microseconds", limits::TIMES),
+    numbers(
+        "",
+        "Places in BAR0, and what identity registers hold",
+        regs::PLACES,
+    ),
+    numbers("", "Capability records", caps::CAP_BITS),
+    numbers("", "The completion word", queue::QUEUE_BITS),
+    numbers("", "Packets", packets::PACKET_BITS),
+    numbers("", "Fault records", faults::FAULT_BITS),
+    numbers("", "The telemetry page", telemetry::TELEMETRY_BITS),
+];
+
+/// All structures in memory; one that contains another comes after it.
+pub const STRUCTS: &[&StructRow] = &[
+    &caps::CAP_HEADER,
+    &caps::CAP_QUEUES,
+    &caps::CAP_MEMORY,
+    &caps::CAP_IOVA,
+    &caps::CAP_TIME,
+    &caps::CAP_TELEMETRY,
+    &caps::CAP_FAULTS,
+    &caps::CAP_KERNELS,
+    &caps::CAP_PRODUCT,
+    &queue::QUEUE_CREATE,
+    &queue::QUEUE_NAME,
+    &queue::QUEUE_REPORT,
+    &packets::PACKET,
+    &packets::COPY,
+    &packets::COPY_STRIDED,
+    &packets::FILL,
+    &packets::FENCE,
+    &packets::TIMESTAMP,
+    &packets::STAMP,
+    &packets::LAUNCH,
+    &packets::PARAMETERS,
+    &packets::TENSOR,
+    &packets::MANAGE,
+    &faults::FAULT_RECORD,
+    &telemetry::TELEMETRY_HEADER,
+    &telemetry::TELEMETRY_ENTRY,
+];
+
+/// All enumerations.
+pub const ENUMS: &[&EnumRow] = &[
+    &regs::PLATFORM,
+    &regs::FEATURE,
+    &regs::DEVICE_STATE,
+    &regs::RESET_LEVEL,
+    &regs::RESET_PHASE,
+    &regs::SCRUB_PHASE,
+    &regs::QUEUE_STATE,
+    &caps::CAP_ID,
+    &packets::OPCODE,
+    &packets::WAIT_OP,
+    &packets::COMMAND,
+    &kernels::KERNEL_ID,
+    &kernels::DTYPE,
+    &faults::SEVERITY,
+    &faults::SCOPE,
+    &faults::ACTION,
+    &faults::FAULT_CLASS,
+    &faults::FAULT_CODE,
+    &telemetry::TELEMETRY_STATUS,
+    &telemetry::TELEMETRY_UNIT,
+    &telemetry::TELEMETRY_FIELD,
+];
+
+const fn numbers(
+    prefix: &'static str,
+    doc: &'static str,
+    constants: &'static [ConstantRow],
+) -> Numbers {
+    Numbers {
+        prefix,
+        doc,
+        constants,
+    }
+}

@@ -1,0 +1,6 @@
+//! The rules of the house: headers, layouts and documents agree with what is declared.
+
+mod blessed;
+mod compiler;
+mod header;
+mod layout;
