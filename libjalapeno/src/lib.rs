@@ -1,10 +1,14 @@
 //! Userspace driver library for the Jalapeño LLM inference accelerator.
 //!
 //! Floors, from the ground up; a file uses only what lies below it:
-//! `hw`, `wire` (crates of their own) · `error` `units` · `transport` · `mmio` `order` `dma` `hbm`
-//! `irq` · `ring` `queue` · `device` `session` `telemetry` `discover`.
+//! `hw`, `wire` (crates of their own) · `error` `units` `fork` · `transport` · `mmio` `order` `dma`
+//! `hbm` `irq` · `ring` `queue` · `device` `session` `telemetry` `discover`.
 
+pub mod dma;
 pub mod error;
+mod fork;
+pub mod hbm;
+pub mod irq;
 pub mod mmio;
 mod order;
 pub mod transport;

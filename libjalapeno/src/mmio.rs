@@ -1,212 +1,319 @@
-//! Registers and doorbells: the only file where a BAR's two arms, mapped and relayed, meet.
+//! MMIO: a BAR and a doorbell page, each mapped or relayed; nowhere else is the difference known.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use jalapeno_hw::pci::{BAR_DOORBELLS, BAR_REGISTERS};
 use jalapeno_hw::reg::{Bits, Register};
-use jalapeno_hw::regs::{self, Arm, Magic, Resume, Tail};
+use jalapeno_hw::regs::{Arm, MAGIC, Magic, Resume, Tail};
 
 use crate::error::{Error, Result};
 use crate::order;
 use crate::transport::{Area, BarMapping, Transport};
 
-/// BAR0, register by register. Always relayed: control registers have side effects.
-#[derive(Clone, Debug)]
-pub struct Registers {
+/// What a read gives when nothing answers. PCIe: a completion timeout.
+const ALL_ONES: u32 = u32::MAX;
+
+/// A BAR. Where its transport can map it, an access is a load or store; elsewhere it is relayed.
+/// Thread-safe.
+#[derive(Debug)]
+pub struct Bar {
     transport: Arc<dyn Transport>,
+    number: u32,
+    bytes: u64,
+    mapped: Vec<(Area, Arc<dyn BarMapping>)>,
+    /// Held over the two words of a 64-bit read, because the low word latches the high one.
+    /// A leaf: nothing else is locked while it is held.
+    latch: Mutex<()>,
 }
 
-impl Registers {
-    /// The registers behind a transport.
-    #[must_use]
-    pub fn new(transport: Arc<dyn Transport>) -> Self {
-        Self { transport }
-    }
-
-    /// Reads a register. All ones are believed only while MAGIC still reads right.
-    pub fn read<R: Register>(&self) -> Result<R> {
-        let low = self.word(R::OFFSET)?;
-        let value = if R::Bits::BYTES == 8 {
-            u64::from(self.word(R::OFFSET + 4)?) << 32 | u64::from(low)
-        } else {
-            u64::from(low)
-        };
-        if low == u32::MAX && self.word(Magic::OFFSET)? != regs::MAGIC {
-            return Err(Error::Lost {
-                why: "its registers read all ones",
+impl Bar {
+    /// BAR `number`, at least `least` bytes long, with what can be mapped of it mapped.
+    ///
+    /// # Errors
+    /// `Protocol` where the device's BAR is shorter.
+    pub fn open(
+        transport: &Arc<dyn Transport>,
+        number: u32,
+        least: u64,
+        writable: bool,
+    ) -> Result<Self> {
+        let about = transport.describe();
+        let bytes = about.bars.get(number as usize).copied().unwrap_or(0);
+        if bytes < least {
+            return Err(Error::Protocol {
+                code: jalapeno_hw::faults::FaultCode::BadDiscovery,
+                what: format!("BAR{number} has {bytes} bytes; the interface needs {least}"),
             });
         }
-        Ok(R::from_bits(R::Bits::truncated(value)))
+        let mut mapped = Vec::new();
+        for area in &about.mappable[number as usize] {
+            match transport.map_bar(number, *area, writable) {
+                Ok(map) => mapped.push((*area, map)),
+                Err(error) => log::warn!("BAR{number} at {:#x} is relayed: {error}", area.offset),
+            }
+        }
+        Ok(Self {
+            transport: Arc::clone(transport),
+            number,
+            bytes,
+            mapped,
+            latch: Mutex::new(()),
+        })
     }
 
-    /// Writes a register; a 64-bit one low word first.
+    /// Its length in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The transport behind it.
+    #[must_use]
+    pub fn transport(&self) -> &Arc<dyn Transport> {
+        &self.transport
+    }
+
+    /// Reads a register of BAR0. A 64-bit one takes two accesses, low word first. Host interface 3.
+    ///
+    /// # Errors
+    /// `Lost` when the device no longer answers (all ones, confirmed by MAGIC).
+    pub fn read<R: Register>(&self) -> Result<R> {
+        let at = u64::from(R::OFFSET);
+        if R::Bits::BYTES == 4 {
+            let low = self.word(at)?;
+            return Ok(R::from_bits(R::Bits::truncated(u64::from(low))));
+        }
+        let latch = self.latch.lock().unwrap_or_else(PoisonError::into_inner);
+        let low = self.word(at)?;
+        let high = self.word(at + 4)?;
+        drop(latch);
+        Ok(R::from_bits(R::Bits::truncated(
+            u64::from(high) << 32 | u64::from(low),
+        )))
+    }
+
+    /// Writes a register of BAR0; a 64-bit one by two accesses, low word first. Host interface 3.
+    ///
+    /// # Errors
+    /// `Lost`, `Io`.
     pub fn write<R: Register>(&self, value: R) -> Result<()> {
-        let bytes = value.bits().into().to_le_bytes();
-        self.transport.write(0, u64::from(R::OFFSET), &bytes[..4])?;
+        let bits: u64 = value.bits().into();
+        let at = u64::from(R::OFFSET);
+        self.put(at, low_half(bits))?;
         if R::Bits::BYTES == 8 {
-            self.transport
-                .write(0, u64::from(R::OFFSET) + 4, &bytes[4..])?;
+            self.put(at + 4, low_half(bits >> 32))?;
         }
         Ok(())
     }
 
-    /// Copies part of BAR0, as for capability records and the fault log.
-    pub fn copy(&self, offset: u32, into: &mut [u8]) -> Result<()> {
-        self.transport.read(0, u64::from(offset), into)
+    /// One aligned word, wherever it is; all ones is confirmed by MAGIC.
+    ///
+    /// # Errors
+    /// `Lost`, `Invalid` beyond the BAR or misaligned.
+    pub fn word(&self, at: u64) -> Result<u32> {
+        let value = self.raw(at)?;
+        if value == ALL_ONES && self.number == BAR_REGISTERS {
+            self.confirm()?;
+        }
+        Ok(value)
     }
 
-    /// Reads 4 bytes at an offset, as for a register dump.
-    pub fn word(&self, offset: u32) -> Result<u32> {
-        let mut bytes = [0; 4];
-        self.transport.read(0, u64::from(offset), &mut bytes)?;
-        Ok(u32::from_le_bytes(bytes))
+    /// Whether the device still answers with its MAGIC.
+    ///
+    /// # Errors
+    /// `Lost` when it does not.
+    pub fn confirm(&self) -> Result<()> {
+        if self.raw(u64::from(Magic::OFFSET))? == MAGIC {
+            Ok(())
+        } else {
+            Err(Error::Lost {
+                why: "its registers read all ones",
+            })
+        }
     }
-}
 
-/// Waits for a condition with the specification's deadline, politely.
-pub fn until(
-    what: &'static str,
-    time: Duration,
-    mut done: impl FnMut() -> Result<bool>,
-) -> Result<()> {
-    let begin = Instant::now();
-    let mut pause = Duration::from_micros(20);
-    loop {
-        if done()? {
+    /// Copies `into.len()` bytes from `at` on; a multiple of 4, aligned to 4.
+    ///
+    /// # Errors
+    /// `Lost`, `Invalid`.
+    pub fn copy(&self, at: u64, into: &mut [u8]) -> Result<()> {
+        self.bounds(at, into.len())?;
+        if self.mapping(at, into.len()).is_none() {
+            return self.transport.read(self.number, at, into);
+        }
+        for (chunk, place) in into.chunks_exact_mut(4).zip((at..).step_by(4)) {
+            chunk.copy_from_slice(&self.raw(place)?.to_le_bytes());
+        }
+        Ok(())
+    }
+
+    fn bounds(&self, at: u64, bytes: usize) -> Result<()> {
+        let end = at.checked_add(bytes as u64);
+        if !at.is_multiple_of(4) || !bytes.is_multiple_of(4) || end.is_none_or(|e| e > self.bytes) {
+            return Err(Error::Invalid {
+                what: format!(
+                    "access to {bytes} bytes at {at:#x} of BAR{} ({:#x} bytes): words inside it only",
+                    self.number, self.bytes
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    fn mapping(&self, at: u64, bytes: usize) -> Option<NonNull<u8>> {
+        let end = at.checked_add(bytes as u64)?;
+        let (area, map) = self
+            .mapped
+            .iter()
+            .find(|(area, _)| at >= area.offset && end <= area.offset + area.bytes)?;
+        let within = usize::try_from(at - area.offset).ok()?;
+        if within + bytes > map.bytes() {
+            return None;
+        }
+        // SAFETY: the sum was just found to lie inside the mapping.
+        Some(unsafe { map.base().add(within) })
+    }
+
+    fn raw(&self, at: u64) -> Result<u32> {
+        self.bounds(at, 4)?;
+        if let Some(place) = self.mapping(at, 4) {
+            // SAFETY: `bounds` and `mapping` hold the word inside a live mapping and aligned;
+            // device memory is only ever accessed by volatile or atomic operations.
+            return Ok(unsafe { place.cast::<u32>().read_volatile() });
+        }
+        let mut word = [0; 4];
+        self.transport.read(self.number, at, &mut word)?;
+        Ok(u32::from_le_bytes(word))
+    }
+
+    fn put(&self, at: u64, value: u32) -> Result<()> {
+        self.bounds(at, 4)?;
+        if let Some(place) = self.mapping(at, 4) {
+            // SAFETY: as in `raw`; a BAR opened for an observer is not mapped writable, and
+            // observers have no path to here that the kernel would not refuse with a signal, so
+            // `Device` refuses it before.
+            unsafe { place.cast::<u32>().write_volatile(value) };
             return Ok(());
         }
-        let after = begin.elapsed();
-        if after >= time {
-            return Err(Error::Late { what, after });
-        }
-        std::thread::sleep(pause.min(time - after));
-        pause = (pause * 2).min(Duration::from_millis(2));
+        self.transport.write(self.number, at, &value.to_le_bytes())
     }
 }
 
-/// A part of a BAR that is mapped where it can be, and relayed where not.
-#[derive(Clone, Debug)]
-pub enum Window {
-    /// Loads and stores.
-    Mapped(Arc<dyn BarMapping>),
-    /// Calls.
-    Relayed(Arc<dyn Transport>, u32, Area),
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "keeping the low half is the point"
+)]
+const fn low_half(bits: u64) -> u32 {
+    bits as u32
 }
 
-impl Window {
-    /// Opens an area of a BAR.
-    pub fn open(transport: &Arc<dyn Transport>, bar: u32, area: Area, writable: bool) -> Self {
-        match transport.map_bar(bar, area, writable) {
-            Ok(mapping) => Self::Mapped(mapping),
-            Err(error) => {
-                log::debug!("BAR {bar} is relayed: {error}");
-                Self::Relayed(transport.clone(), bar, area)
-            }
+/// Waits for a condition with the specification's deadline: looks often at first, then every
+/// millisecond, and once more after the deadline, so that a stopped process does not time out.
+///
+/// # Errors
+/// `Late` after the deadline; what the condition gives.
+pub fn until(
+    what: &'static str,
+    deadline: Duration,
+    mut condition: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    let begin = Instant::now();
+    let mut pause = Duration::from_micros(10);
+    loop {
+        let over = begin.elapsed() >= deadline;
+        if condition()? {
+            return Ok(());
         }
-    }
-
-    /// Copies bytes out, 8 at a time; `offset` and the length are multiples of 8 inside the area.
-    pub fn copy(&self, offset: usize, into: &mut [u8]) -> Result<()> {
-        match self {
-            Self::Mapped(mapping) => {
-                if !offset.is_multiple_of(8) || offset + into.len() > mapping.bytes() {
-                    return Err(Error::Invalid {
-                        what: format!("{} bytes at {offset} of a window", into.len()),
-                    });
-                }
-                for (word, piece) in into.chunks_exact_mut(8).enumerate() {
-                    // SAFETY: in bounds by the check above, aligned, mapped as long as `mapping` is.
-                    let at =
-                        unsafe { mapping.base().as_ptr().add(offset + 8 * word).cast::<u64>() };
-                    // SAFETY: as above; volatile, because the device writes there.
-                    piece.copy_from_slice(&unsafe { at.read_volatile() }.to_le_bytes());
-                }
-                Ok(())
-            }
-            Self::Relayed(transport, bar, area) => {
-                transport.read(*bar, area.offset + offset as u64, into)
-            }
+        if over {
+            return Err(Error::Late {
+                what,
+                after: deadline,
+            });
         }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(1));
     }
 }
 
-/// One queue's doorbell page. Posted stores: no result, no call where it is mapped.
+/// One queue's doorbell page: three words that are levels. Host interface 5.4. Thread-safe; every
+/// call is one store where the page is mapped.
 #[derive(Debug)]
 pub struct Doorbell {
-    window: Window,
-    page: *mut u8,
+    /// The page; `None` where it cannot be mapped.
+    page: Option<NonNull<u8>>,
+    /// What keeps the page mapped, or relays.
+    bar: Arc<Bar>,
     offset: u64,
 }
 
-// SAFETY: the page is device memory, stored to atomically from any thread; the window keeps it
-// mapped.
+// SAFETY: the page is device memory, kept mapped by `bar`, and accessed by volatile stores of
+// aligned words only, which any thread may do.
 unsafe impl Send for Doorbell {}
 // SAFETY: as above.
 unsafe impl Sync for Doorbell {}
 
+/// Bytes of a doorbell page that are used.
+const DOORBELL_BYTES: usize = 24;
+
 impl Doorbell {
-    /// The page at `offset` of the doorbell BAR's window; null when `offset` lies outside it.
-    #[must_use]
-    pub fn new(window: Window, offset: u64) -> Option<Self> {
-        let page = match &window {
-            Window::Mapped(mapping) => {
-                let at = usize::try_from(offset)
-                    .ok()
-                    .filter(|at| at + 64 <= mapping.bytes())?;
-                // SAFETY: in bounds by the filter above.
-                unsafe { mapping.base().as_ptr().add(at) }
-            }
-            Window::Relayed(..) => std::ptr::null_mut(),
-        };
-        Some(Self {
-            window,
-            page,
+    /// The doorbell page of queue `queue` in `bar`, pages `stride` bytes apart.
+    ///
+    /// # Errors
+    /// `Invalid` where the BAR ends before it.
+    pub fn open(bar: &Arc<Bar>, queue: u32, stride: u32) -> Result<Self> {
+        let offset = u64::from(queue) * u64::from(stride);
+        bar.bounds(offset, DOORBELL_BYTES)?;
+        debug_assert_eq!(bar.number, BAR_DOORBELLS);
+        Ok(Self {
+            page: bar.mapping(offset, DOORBELL_BYTES),
+            bar: Arc::clone(bar),
             offset,
         })
     }
 
-    /// Rings: packets up to `tail` are there.
+    /// Stores TAIL, the low 32 bits of the last submitted sequence number, after every packet
+    /// stored so far.
     #[inline]
-    pub fn tail(&self, tail: u32) {
+    pub fn tail(&self, value: u32) {
         order::before_doorbell();
-        if self.page.is_null() {
-            return self.relay(Tail::OFFSET, &tail.to_le_bytes());
+        if let Some(page) = self.page {
+            // SAFETY: `open` found the page's words inside a live mapping; TAIL is aligned to 4.
+            unsafe { page.add(Tail::OFFSET as usize).cast().write_volatile(value) };
+        } else {
+            self.relay(Tail::OFFSET, &value.to_le_bytes());
         }
-        // SAFETY: the page is mapped, aligned, and shared only through atomics.
-        unsafe { &*self.page.add(Tail::OFFSET as usize).cast::<AtomicU32>() }
-            .store(tail, Ordering::Release);
     }
 
-    /// Asks for an interrupt at `sequence`.
+    /// Stores ARM: interrupt once when this sequence number is done; 0: never.
     #[inline]
     pub fn arm(&self, sequence: u64) {
-        self.word(Arm::OFFSET, sequence);
+        self.store(Arm::OFFSET, sequence);
     }
 
-    /// Lets a stopped queue run again from `sequence`.
+    /// Stores RESUME: the stopped queue runs again from this sequence number.
+    #[inline]
     pub fn resume(&self, sequence: u64) {
-        self.word(Resume::OFFSET, sequence);
+        self.store(Resume::OFFSET, sequence);
     }
 
     #[inline]
-    fn word(&self, offset: u32, value: u64) {
-        if self.page.is_null() {
-            return self.relay(offset, &value.to_le_bytes());
+    fn store(&self, word: u32, value: u64) {
+        if let Some(page) = self.page {
+            // SAFETY: as in `tail`; ARM and RESUME are aligned to 8.
+            unsafe { page.add(word as usize).cast().write_volatile(value) };
+        } else {
+            self.relay(word, &value.to_le_bytes());
         }
-        // SAFETY: as in `tail`.
-        unsafe { &*self.page.add(offset as usize).cast::<AtomicU64>() }
-            .store(value, Ordering::Release);
     }
 
+    /// A lost doorbell is found by the queue's deadline, as on a mapped page: hence no error.
     #[cold]
-    fn relay(&self, offset: u32, bytes: &[u8]) {
-        if let Window::Relayed(transport, bar, area) = &self.window
-            && let Err(error) =
-                transport.write(*bar, area.offset + self.offset + u64::from(offset), bytes)
-        {
-            // The waits of this queue find out: a lost device, or a doorbell rung again.
-            log::warn!("relay a doorbell: {error}");
+    fn relay(&self, word: u32, bytes: &[u8]) {
+        let at = self.offset + u64::from(word);
+        if let Err(error) = self.bar.transport.write(self.bar.number, at, bytes) {
+            log::warn!("doorbell at {at:#x}: {error}");
         }
     }
 }

@@ -35,6 +35,10 @@ pub struct Description {
     pub maps_limit: usize,
     /// Smallest mapping granule in bytes.
     pub page_bytes: u64,
+    /// Host memory can be mapped only with the file behind it (another process serves the device).
+    pub needs_file: bool,
+    /// Mapped memory is pinned and counts against RLIMIT_MEMLOCK.
+    pub pins: bool,
 }
 
 /// A part of a BAR.

@@ -84,6 +84,8 @@ impl User {
                 iova_ranges: vec![(0x1_0000, (1 << 48) - 1)],
                 maps_limit: greeting.maps_max,
                 page_bytes: 4096,
+                needs_file: true,
+                pins: false,
             },
             name,
             socket: Mutex::new(socket),

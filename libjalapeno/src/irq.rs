@@ -1,0 +1,159 @@
+//! Interrupt vectors: one eventfd each, for any poll, epoll or io_uring loop.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::error::{Error, Result};
+use crate::transport::Transport;
+
+/// One vector's eventfd: nonblocking, close-on-exec. Readable after an interrupt. Thread-safe.
+#[derive(Debug)]
+pub struct Vector {
+    number: u32,
+    event: EventFd,
+}
+
+impl Vector {
+    fn new(number: u32) -> Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let event = EventFd::from_flags(flags).map_err(|errno| Error::Io {
+            tried: "make an eventfd for",
+            on: format!("vector {number}"),
+            source: errno.into(),
+        })?;
+        Ok(Self { number, event })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The fd for the caller's own loop; it stays the library's.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+
+    /// As `fd`, raw.
+    #[must_use]
+    pub fn raw_fd(&self) -> RawFd {
+        self.event.as_raw_fd()
+    }
+
+    /// Takes the pending interrupts; 0 when there are none. Never blocks.
+    pub fn take(&self) -> u64 {
+        loop {
+            match self.event.read() {
+                Ok(count) => return count,
+                Err(Errno::EINTR) => {}
+                Err(_) => return 0,
+            }
+        }
+    }
+
+    /// Raises it from this process: wakes whoever waits, as an interrupt would.
+    pub fn raise(&self) {
+        // A saturated eventfd gives EAGAIN and is readable all the same.
+        while self.event.write(1) == Err(Errno::EINTR) {}
+    }
+
+    /// Sleeps until the vector or `other` turns readable or hangs up, at most `time`. Gives
+    /// whether one did; takes nothing. A signal ends the sleep early (`false`): callers look at
+    /// their own deadline.
+    #[must_use]
+    pub fn sleep(&self, other: Option<BorrowedFd<'_>>, time: Duration) -> bool {
+        let millis = u16::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
+        let mine = PollFd::new(self.fd(), PollFlags::POLLIN);
+        match other {
+            Some(fd) => {
+                let flags = PollFlags::POLLIN;
+                let mut fds = [mine, PollFd::new(fd, flags)];
+                poll(&mut fds, PollTimeout::from(millis)).is_ok_and(|ready| ready > 0)
+            }
+            None => poll(&mut [mine], PollTimeout::from(millis)).is_ok_and(|ready| ready > 0),
+        }
+    }
+}
+
+/// The device's vectors, as many as were asked for or as it has. Dropped: delivery stops first.
+#[derive(Debug)]
+pub struct Vectors {
+    transport: Arc<dyn Transport>,
+    vectors: Vec<Arc<Vector>>,
+}
+
+impl Vectors {
+    /// At most `wanted` vectors, fewer where the function has fewer; delivery starts.
+    ///
+    /// # Errors
+    /// `Io`, `Lost`.
+    pub fn open(transport: &Arc<dyn Transport>, wanted: u32) -> Result<Self> {
+        let count = wanted.min(transport.describe().vectors);
+        let mut vectors = Vec::new();
+        for number in 0..count {
+            vectors.push(Arc::new(Vector::new(number)?));
+        }
+        let fds: Vec<_> = vectors.iter().map(|vector| Some(vector.fd())).collect();
+        if !fds.is_empty() {
+            transport.set_vectors(0, &fds)?;
+        }
+        Ok(Self {
+            transport: Arc::clone(transport),
+            vectors,
+        })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.vectors.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Vector `number`, if there is one.
+    #[must_use]
+    pub fn get(&self, number: u32) -> Option<Arc<Vector>> {
+        self.vectors.get(number as usize).map(Arc::clone)
+    }
+
+    /// The vector that queue `queue` should use: one of its own, shared where there are fewer;
+    /// vector 0 (faults and events) only when it is the only one. Host interface 5.5.
+    #[must_use]
+    pub fn for_queue(&self, queue: u32) -> Option<Arc<Vector>> {
+        match self.count() {
+            0 => None,
+            1 => self.get(0),
+            count => self.get(1 + queue % (count - 1)),
+        }
+    }
+
+    /// Delivers to these eventfds anew: a function level reset stops delivery.
+    ///
+    /// # Errors
+    /// `Io`, `Lost`.
+    pub fn renew(&self) -> Result<()> {
+        let fds: Vec<_> = self.vectors.iter().map(|v| Some(v.fd())).collect();
+        if fds.is_empty() {
+            return Ok(());
+        }
+        self.transport.set_vectors(0, &fds)
+    }
+}
+
+impl Drop for Vectors {
+    fn drop(&mut self) {
+        if self.vectors.is_empty() || self.transport.is_lost() {
+            return;
+        }
+        let none = vec![None; self.vectors.len()];
+        if let Err(error) = self.transport.set_vectors(0, &none) {
+            log::debug!("stop interrupts: {error}");
+        }
+    }
+}
