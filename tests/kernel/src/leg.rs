@@ -17,6 +17,8 @@ pub struct Leg {
     pub modules_in: &'static str,
     /// The modules, in the order they are inserted.
     pub modules: &'static [&'static str],
+    /// The folder of the cache with `jalapeno_vfio_pci.ko`.
+    pub shim: &'static str,
     /// `type1` or `cdev`.
     pub backend: &'static str,
     /// What `fetch` and `build` are asked for.
@@ -39,9 +41,10 @@ pub const LEGS: [Leg; 4] = [
             "vfio-pci-core",
             "vfio-pci",
         ],
+        shim: "shim-6.1",
         backend: "type1",
         fetched: &["qemu", "busybox", "kernel-6.1"],
-        built: &["guest"],
+        built: &["shim-6.1", "guest"],
     },
     Leg {
         name: "6.12",
@@ -55,9 +58,10 @@ pub const LEGS: [Leg; 4] = [
             "vfio-pci-core",
             "vfio-pci",
         ],
+        shim: "shim-6.12",
         backend: "type1",
         fetched: &["qemu", "busybox", "kernel-6.12"],
-        built: &["guest"],
+        built: &["shim-6.12", "guest"],
     },
     Leg {
         name: "6.12-cdev",
@@ -72,9 +76,10 @@ pub const LEGS: [Leg; 4] = [
             "vfio-pci-core",
             "vfio-pci",
         ],
+        shim: "shim-6.12-cdev",
         backend: "cdev",
         fetched: &["qemu", "busybox", "kernel-6.12"],
-        built: &["vfio-6.12", "guest"],
+        built: &["shim-6.12-cdev", "vfio-6.12", "guest"],
     },
     Leg {
         name: "newest",
@@ -88,9 +93,10 @@ pub const LEGS: [Leg; 4] = [
             "vfio-pci-core",
             "vfio-pci",
         ],
+        shim: "shim-newest",
         backend: "type1",
         fetched: &["qemu", "busybox", "kernel-newest"],
-        built: &["guest"],
+        built: &["shim-newest", "guest"],
     },
 ];
 

@@ -27,32 +27,74 @@ struct Boot {
     stock: &'static [&'static str],
     /// How many of our cards.
     cards: usize,
-    /// `vendor:device` ids that are given to the driver.
+    /// The driver the devices are given to.
+    driver: Driver,
+    /// `vendor:device` ids that are given to it.
     bind: &'static str,
     stories: &'static [&'static str],
 }
 
-const BOOTS: [Boot; 1] = [Boot {
-    name: "stock",
-    stock: &[
-        "edu,dma_mask=0xffffffffffffffff",
-        "pcie-root-port,id=rp0,chassis=1,slot=1",
-        "igb,bus=rp0",
-    ],
-    cards: 0,
-    bind: "1234:11e8 8086:10c9",
-    stories: &["stock-devices"],
-}];
+/// Who holds the devices for user space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Driver {
+    /// The kernel's own.
+    VfioPci,
+    /// `kernel-shim`.
+    Shim,
+}
+
+/// Our card's ids, ASSUMED like everything in Host interface 2.
+const CARD: &str = "a1a0:0001";
+
+const BOOTS: [Boot; 3] = [
+    Boot {
+        name: "stock",
+        stock: &[
+            "edu,dma_mask=0xffffffffffffffff",
+            "pcie-root-port,id=rp0,chassis=1,slot=1",
+            "igb,bus=rp0",
+        ],
+        cards: 0,
+        driver: Driver::VfioPci,
+        bind: "1234:11e8 8086:10c9",
+        stories: &["stock-devices"],
+    },
+    Boot {
+        name: "cards",
+        stock: &[],
+        cards: 2,
+        driver: Driver::VfioPci,
+        bind: CARD,
+        stories: &["card"],
+    },
+    Boot {
+        name: "shim",
+        stock: &[],
+        cards: 2,
+        driver: Driver::Shim,
+        bind: CARD,
+        stories: &["card", "shim"],
+    },
+];
 
 /// A machine boots in 3 to 8 s; with both cores taken by others it may take several times that.
 const DEADLINE: Duration = Duration::from_secs(180);
 
 fn main() -> ExitCode {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let mut wanted: Vec<String> = std::env::args().skip(1).collect();
+    let only = wanted.iter().position(|word| word == "--only").map(|at| {
+        let words: Vec<String> = wanted.drain(at..(at + 2).min(wanted.len())).collect();
+        words.last().cloned().unwrap_or_default()
+    });
+    let boots: Vec<&Boot> = BOOTS
+        .iter()
+        .filter(|boot| only.as_ref().is_none_or(|only| only == boot.name))
+        .collect();
     if wanted.iter().any(|word| word == "--help") {
         println!(
-            "usage: test-kernel [LEG...]\nlegs: all, {}",
-            LEGS.map(|leg| leg.name).join(", ")
+            "usage: test-kernel [LEG...] [--only BOOT]\nlegs: all, {}\nboots: {}",
+            LEGS.map(|leg| leg.name).join(", "),
+            BOOTS.map(|boot| boot.name).join(", ")
         );
         return ExitCode::SUCCESS;
     }
@@ -68,7 +110,7 @@ fn main() -> ExitCode {
     let mut count = Count::default();
     for leg in legs {
         let started = Instant::now();
-        let cases = run_leg(leg);
+        let cases = run_leg(leg, &boots);
         count.add(&cases);
         print(leg, &cases, started.elapsed());
     }
@@ -107,14 +149,14 @@ fn alone(name: &str, outcome: Outcome, reason: String) -> Vec<Case> {
 }
 
 /// Prepares and boots a leg; whatever stops it becomes a case that says so.
-fn run_leg(leg: &Leg) -> Vec<Case> {
+fn run_leg(leg: &Leg, boots: &[&Boot]) -> Vec<Case> {
     let cache = match leg.prepare().and_then(|()| leg::cache()) {
         Ok(cache) => cache,
         Err(Unprepared::Skipped(why)) => return alone("leg", Outcome::Skipped, why),
         Err(Unprepared::Failed(why)) => return alone("leg", Outcome::Failed, why),
     };
     let mut cases = Vec::new();
-    for boot in &BOOTS {
+    for boot in boots {
         match run_boot(leg, boot, &cache) {
             Ok(more) => cases.extend(more.into_iter().map(|case| Case {
                 name: format!("{}/{}", boot.name, case.name),
@@ -198,12 +240,23 @@ fn userland(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<u8>> {
     archive.device("dev/console", 5, 1)?;
     archive.copy("init", &guest.join("init"))?;
     archive.copy("bin/busybox", &cache.join("busybox/usr/bin/busybox"))?;
-    archive.copy("bin/probe", &cache.join("guest/probe"))?;
+    for program in ["probe", "card"] {
+        archive.copy(
+            &format!("bin/{program}"),
+            &cache.join("guest").join(program),
+        )?;
+    }
     for module in leg.modules {
         let file = format!("{module}.ko");
         archive.copy(
             &format!("modules/{file}"),
             &cache.join(leg.modules_in).join(&file),
+        )?;
+    }
+    if boot.driver == Driver::Shim {
+        archive.copy(
+            "modules/jalapeno_vfio_pci.ko",
+            &cache.join(leg.shim).join("jalapeno_vfio_pci.ko"),
         )?;
     }
     for story in boot.stories {
@@ -213,11 +266,17 @@ fn userland(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<u8>> {
         )?;
     }
     let release = fs::read_to_string(cache.join(leg.kernel).join("release"))?;
+    let (driver, last_module) = match boot.driver {
+        Driver::VfioPci => ("vfio-pci", ""),
+        Driver::Shim => ("jalapeno_vfio_pci", " jalapeno_vfio_pci"),
+    };
     let settings = format!(
-        "KERNEL={}\nBACKEND={}\nDRIVER=vfio-pci\nBIND='{}'\nMODULES='{}'\nEXPECT_RELEASE={}\n",
-        leg.name,
+        "KERNEL={}\nBACKEND={}\nDRIVER={driver}\nBIND='{}'\nCARD={CARD}\nCARDS={}\n\
+         MODULES='{}{last_module}'\nEXPECT_RELEASE={}\n",
+        leg.family,
         leg.backend,
         boot.bind,
+        boot.cards,
         leg.modules.join(" "),
         release.trim(),
     );

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Sensors for everyone's monitoring, while a runtime owns the card. */
+#include <linux/hwmon.h>
+
+#include "shim.h"
+
+/* One row a file: channel 0 of temp is the die, the following are HBM stacks. */
+struct jal_sensor {
+	enum hwmon_sensor_types type;
+	u32 attribute;
+	int channel;
+	u16 field;
+	u32 scale;	/* hwmon units a unit of the page */
+};
+
+#define STACK(channel) { hwmon_temp, hwmon_temp_input, (channel), \
+			 JALAPENO_HW_TELEMETRY_FIELD_HBM_TEMPERATURE, 1 }
+
+static const struct jal_sensor jal_sensors[] = {
+	{ hwmon_temp, hwmon_temp_input, 0, JALAPENO_HW_TELEMETRY_FIELD_DIE_TEMPERATURE, 1 },
+	{ hwmon_temp, hwmon_temp_max, 0, JALAPENO_HW_TELEMETRY_FIELD_THROTTLE_TEMPERATURE, 1 },
+	{ hwmon_temp, hwmon_temp_crit, 0, JALAPENO_HW_TELEMETRY_FIELD_SHUTDOWN_TEMPERATURE, 1 },
+	STACK(1), STACK(2), STACK(3), STACK(4), STACK(5), STACK(6),
+	{ hwmon_power, hwmon_power_input, 0, JALAPENO_HW_TELEMETRY_FIELD_POWER, 1000 },
+	{ hwmon_power, hwmon_power_cap, 0, JALAPENO_HW_TELEMETRY_FIELD_POWER_LIMIT, 1000 },
+	{ hwmon_energy, hwmon_energy_input, 0, JALAPENO_HW_TELEMETRY_FIELD_ENERGY, 1 },
+};
+
+static const char *const jal_temperatures[] = {
+	"die", "hbm0", "hbm1", "hbm2", "hbm3", "hbm4", "hbm5",
+};
+
+static const struct jal_sensor *jal_sensor_of(enum hwmon_sensor_types type, u32 attribute,
+					      int channel)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(jal_sensors); i++)
+		if (jal_sensors[i].type == type && jal_sensors[i].attribute == attribute &&
+		    jal_sensors[i].channel == channel)
+			return &jal_sensors[i];
+	return NULL;
+}
+
+static int jal_measure_sensor(struct jal_device *jal, const struct jal_sensor *sensor, u64 *raw)
+{
+	return jal_measure(jal, sensor->field, sensor->channel ? sensor->channel - 1 : 0, raw);
+}
+
+static umode_t jal_is_visible(const void *data, enum hwmon_sensor_types type, u32 attribute,
+			      int channel)
+{
+	const struct jal_device *jal = data;
+	const struct jal_sensor *sensor;
+
+	/* A label goes with its input. */
+	if (type == hwmon_temp && attribute == hwmon_temp_label)
+		attribute = hwmon_temp_input;
+	else if (type == hwmon_power && attribute == hwmon_power_label)
+		attribute = hwmon_power_input;
+	else if (type == hwmon_energy && attribute == hwmon_energy_label)
+		attribute = hwmon_energy_input;
+	sensor = jal_sensor_of(type, attribute, channel);
+	return sensor && test_bit(sensor - jal_sensors, &jal->sensors) ? 0444 : 0;
+}
+
+static int jal_read(struct device *dev, enum hwmon_sensor_types type, u32 attribute, int channel,
+		    long *value)
+{
+	const struct jal_sensor *sensor = jal_sensor_of(type, attribute, channel);
+	u64 raw;
+	int ret;
+
+	if (!sensor)
+		return -EOPNOTSUPP;
+	ret = jal_measure_sensor(dev_get_drvdata(dev), sensor, &raw);
+	if (ret)
+		return ret;
+	*value = (long)(raw * sensor->scale);
+	return 0;
+}
+
+static int jal_read_string(struct device *dev, enum hwmon_sensor_types type, u32 attribute,
+			   int channel, const char **text)
+{
+	*text = type == hwmon_temp ? jal_temperatures[channel] : "card";
+	return 0;
+}
+
+static const struct hwmon_ops jal_hwmon_ops = {
+	.is_visible = jal_is_visible,
+	.read = jal_read,
+	.read_string = jal_read_string,
+};
+
+#define STACK_CONFIG (HWMON_T_INPUT | HWMON_T_LABEL)
+static const u32 jal_temp_config[] = {
+	HWMON_T_INPUT | HWMON_T_LABEL | HWMON_T_MAX | HWMON_T_CRIT,
+	STACK_CONFIG, STACK_CONFIG, STACK_CONFIG, STACK_CONFIG, STACK_CONFIG, STACK_CONFIG,
+	0
+};
+
+static const u32 jal_power_config[] = { HWMON_P_INPUT | HWMON_P_LABEL | HWMON_P_CAP, 0 };
+static const u32 jal_energy_config[] = { HWMON_E_INPUT | HWMON_E_LABEL, 0 };
+
+static const struct hwmon_channel_info jal_temp = { hwmon_temp, jal_temp_config };
+static const struct hwmon_channel_info jal_power = { hwmon_power, jal_power_config };
+static const struct hwmon_channel_info jal_energy = { hwmon_energy, jal_energy_config };
+
+static const struct hwmon_channel_info *jal_channels[] = {
+	&jal_temp, &jal_power, &jal_energy, NULL
+};
+
+static const struct hwmon_chip_info jal_chip = {
+	.ops = &jal_hwmon_ops,
+	.info = jal_channels,
+};
+
+int jal_hwmon_register(struct jal_device *jal)
+{
+	u64 value;
+	int i;
+
+	/* A sensor that has no data just now is there; one the card does not know is not. */
+	for (i = 0; i < ARRAY_SIZE(jal_sensors); i++)
+		if (jal_measure_sensor(jal, &jal_sensors[i], &value) != -EOPNOTSUPP)
+			set_bit(i, &jal->sensors);
+	jal->hwmon = hwmon_device_register_with_info(&jal->core.pdev->dev, "jalapeno", jal,
+						     &jal_chip, NULL);
+	return PTR_ERR_OR_ZERO(jal->hwmon);
+}

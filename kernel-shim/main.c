@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A vfio-pci variant driver for the Jalapeno accelerator.
+ *
+ * Everything ordinary is left to vfio_pci_core. What is here a kernel alone
+ * can give: sensors while a runtime owns the card, HBM scrubbed between
+ * owners, and the first failure kept.
+ */
+#include <linux/hwmon.h>
+#include <linux/module.h>
+#include <linux/pm_runtime.h>
+
+#include "compat.h"
+#include "shim.h"
+
+static bool idle_d3;
+module_param(idle_d3, bool, 0444);
+MODULE_PARM_DESC(idle_d3, "Let an unowned card sleep in D3hot; its sensors then have no data");
+
+static struct jal_device *jal_of(struct vfio_device *vdev)
+{
+	return container_of(vdev, struct jal_device, core.vdev);
+}
+
+static int jal_open_device(struct vfio_device *vdev)
+{
+	struct jal_device *jal = jal_of(vdev);
+	int ret;
+
+	ret = jal_scrub_take(jal);
+	if (ret)
+		return ret;
+	jal->opening = true;
+	ret = vfio_pci_core_enable(&jal->core);
+	jal->opening = false;
+	if (ret) {
+		WRITE_ONCE(jal->hbm, JAL_HBM_CLEAN); /* nobody touched it */
+		return ret;
+	}
+	vfio_pci_core_finish_enable(&jal->core);
+	return 0;
+}
+
+/* The last close, also after kill -9: quiesce, let the core reset the card, scrub. */
+static void jal_close_device(struct vfio_device *vdev)
+{
+	struct jal_device *jal = jal_of(vdev);
+
+	jal_record(jal, "close");
+	jal_quiesce(jal, true);
+	jal_shut(jal, JAL_SHUT_CLOSE, true);
+	vfio_pci_core_close_device(vdev);
+	jal_shut(jal, JAL_SHUT_CLOSE, false);
+	jal_scrub_start(jal);
+}
+
+static const struct vfio_device_ops jal_vfio_ops = {
+	.name = "jalapeno-vfio-pci",
+	.init = vfio_pci_core_init_dev,
+	.release = vfio_pci_core_release_dev,
+	.open_device = jal_open_device,
+	.close_device = jal_close_device,
+	.ioctl = vfio_pci_core_ioctl,
+	.device_feature = vfio_pci_core_ioctl_feature,
+	.read = vfio_pci_core_read,
+	.write = vfio_pci_core_write,
+	.mmap = vfio_pci_core_mmap,
+	.request = vfio_pci_core_request,
+	.match = vfio_pci_core_match,
+	JAL_IOMMUFD_OPS
+	JAL_TOKEN_OPS
+	JAL_REGION_OPS
+};
+
+/*
+ * The core's memory_lock is held here after VFIO_DEVICE_RESET and free after an
+ * open or a reset by sysfs, so it is never taken on this path.
+ */
+static void jal_reset_prepare(struct pci_dev *pdev)
+{
+	struct jal_device *jal = pci_get_drvdata(pdev);
+
+	jal_record(jal, "reset");
+	jal_shut(jal, JAL_SHUT_RESET, true);
+}
+
+static void jal_reset_done(struct pci_dev *pdev)
+{
+	struct jal_device *jal = pci_get_drvdata(pdev);
+
+	jal_shut(jal, JAL_SHUT_ERROR, false);
+	jal_shut(jal, JAL_SHUT_RESET, false);
+	if (!jal->opening)
+		jal_announce(jal, "reset");
+	jal_scrub_retry(jal);
+}
+
+static pci_ers_result_t jal_error_detected(struct pci_dev *pdev,
+					   pci_channel_state_t state)
+{
+	struct jal_device *jal = pci_get_drvdata(pdev);
+
+	if (state == pci_channel_io_normal)
+		jal_record(jal, "aer");
+	else
+		jal_shut(jal, JAL_SHUT_ERROR, true);
+	jal_announce(jal, "aer");
+	return vfio_pci_core_aer_err_detected(pdev, state);
+}
+
+static void jal_resume(struct pci_dev *pdev)
+{
+	struct jal_device *jal = pci_get_drvdata(pdev);
+
+	jal_shut(jal, JAL_SHUT_ERROR, false);
+	jal_record(jal, "recovered");
+	jal_announce(jal, "recovered");
+}
+
+static const struct pci_error_handlers jal_error_handlers = {
+	.error_detected = jal_error_detected,
+	.resume = jal_resume,
+	.reset_prepare = jal_reset_prepare,
+	.reset_done = jal_reset_done,
+};
+
+static int jal_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	struct jal_device *jal;
+	int ret;
+
+	jal = vfio_alloc_device(jal_device, core.vdev, &pdev->dev, &jal_vfio_ops);
+	if (IS_ERR(jal))
+		return PTR_ERR(jal);
+	mutex_init(&jal->lock);
+	jal_scrub_init(jal);
+	pci_set_drvdata(pdev, jal);
+
+	/* Held while bound, so that sensors find memory decoding enabled. */
+	ret = pci_enable_device(pdev);
+	if (ret)
+		goto put;
+	jal->bar = pci_iomap_range(pdev, JALAPENO_HW_BAR_REGISTERS, 0,
+				   JALAPENO_HW_TELEMETRY_OFFSET + JALAPENO_HW_TELEMETRY_BYTES);
+	if (!jal->bar) {
+		ret = -ENOMEM;
+		goto disable;
+	}
+	ret = jal_identify(jal);
+	if (ret)
+		goto unmap;
+	ret = vfio_pci_core_register_device(&jal->core);
+	if (ret)
+		goto unmap;
+	if (!idle_d3)
+		pm_runtime_get_sync(&pdev->dev);
+	ret = jal_hwmon_register(jal);
+	if (ret)
+		goto unregister;
+	/* Whoever had the card before is unknown. */
+	jal_scrub_start(jal);
+	return 0;
+
+unregister:
+	if (!idle_d3)
+		pm_runtime_put(&pdev->dev);
+	vfio_pci_core_unregister_device(&jal->core);
+unmap:
+	pci_iounmap(pdev, jal->bar);
+disable:
+	pci_disable_device(pdev);
+put:
+	vfio_put_device(&jal->core.vdev);
+	return ret;
+}
+
+static void jal_remove(struct pci_dev *pdev)
+{
+	struct jal_device *jal = pci_get_drvdata(pdev);
+
+	/* Waits for the owner to let go; sensors go on meanwhile. */
+	vfio_pci_core_unregister_device(&jal->core);
+	flush_work(&jal->scrub);
+	hwmon_device_unregister(jal->hwmon);
+	if (!idle_d3)
+		pm_runtime_put(&pdev->dev);
+	pci_iounmap(pdev, jal->bar);
+	pci_disable_device(pdev);
+	vfio_put_device(&jal->core.vdev);
+}
+
+static const struct pci_device_id jal_ids[] = {
+	{ PCI_DRIVER_OVERRIDE_DEVICE_VFIO(JALAPENO_HW_PCI_VENDOR, JALAPENO_HW_PCI_DEVICE) },
+	{}
+};
+MODULE_DEVICE_TABLE(pci, jal_ids);
+
+static struct pci_driver jal_driver = {
+	.name = "jalapeno_vfio_pci",
+	.id_table = jal_ids,
+	.probe = jal_probe,
+	.remove = jal_remove,
+	.err_handler = &jal_error_handlers,
+	.dev_groups = jal_groups,
+	.driver_managed_dma = true,
+};
+module_pci_driver(jal_driver);
+
+MODULE_LICENSE("GPL");
+MODULE_AUTHOR("The Jalapeno host stack authors");
+MODULE_DESCRIPTION("VFIO for the Jalapeno accelerator, with sensors and scrubbed HBM");

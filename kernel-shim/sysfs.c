@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The card in sysfs, read-only, for any number of readers; uevents for who would rather wait. */
+#include <linux/slab.h>
+#include <linux/uuid.h>
+
+#include "compat.h"
+#include "shim.h"
+
+static const char *const jal_states[] = {
+	[JALAPENO_HW_DEVICE_STATE_BOOTING] = "booting",
+	[JALAPENO_HW_DEVICE_STATE_READY] = "ready",
+	[JALAPENO_HW_DEVICE_STATE_DEGRADED] = "degraded",
+	[JALAPENO_HW_DEVICE_STATE_QUIESCING] = "quiescing",
+	[JALAPENO_HW_DEVICE_STATE_RESETTING] = "resetting",
+	[JALAPENO_HW_DEVICE_STATE_WEDGED] = "wedged",
+};
+
+static const char *const jal_hbm_names[] = {
+	[JAL_HBM_SCRUBBING] = "scrubbing",
+	[JAL_HBM_CLEAN] = "clean",
+	[JAL_HBM_OWNED] = "owned",
+	[JAL_HBM_FAILED] = "failed",
+};
+
+static ssize_t uuid_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	struct jal_device *jal = dev_get_drvdata(dev);
+
+	return sysfs_emit(buf, "%pUb\n", jal->uuid);
+}
+static DEVICE_ATTR_RO(uuid);
+
+static ssize_t serial_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	struct jal_device *jal = dev_get_drvdata(dev);
+
+	return sysfs_emit(buf, "%llu\n", jal->serial);
+}
+static DEVICE_ATTR_RO(serial);
+
+static ssize_t generation_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	u64 generation;
+	int ret = jal_generation(dev_get_drvdata(dev), &generation);
+
+	return ret ? ret : sysfs_emit(buf, "%llu\n", generation);
+}
+static DEVICE_ATTR_RO(generation);
+
+static ssize_t health_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	u64 state;
+	int ret = jal_measure(dev_get_drvdata(dev), JALAPENO_HW_TELEMETRY_FIELD_STATE, 0, &state);
+
+	if (ret)
+		return ret;
+	if (state >= ARRAY_SIZE(jal_states))
+		return sysfs_emit(buf, "unknown %llu\n", state);
+	return sysfs_emit(buf, "%s\n", jal_states[state]);
+}
+static DEVICE_ATTR_RO(health);
+
+static ssize_t hbm_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	struct jal_device *jal = dev_get_drvdata(dev);
+
+	return sysfs_emit(buf, "%s\n", jal_hbm_names[READ_ONCE(jal->hbm)]);
+}
+static DEVICE_ATTR_RO(hbm);
+
+static ssize_t scrubs_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	u64 count;
+	int ret = jal_measure(dev_get_drvdata(dev), JALAPENO_HW_TELEMETRY_FIELD_SCRUBS, 0, &count);
+
+	return ret ? ret : sysfs_emit(buf, "%llu\n", count);
+}
+static DEVICE_ATTR_RO(scrubs);
+
+static ssize_t telemetry_read(struct file *file, struct kobject *kobj,
+			      JAL_CONST_BIN struct bin_attribute *attr, char *buf, loff_t at,
+			      size_t count)
+{
+	struct jal_device *jal = dev_get_drvdata(kobj_to_dev(kobj));
+	void *page = kzalloc(JALAPENO_HW_TELEMETRY_BYTES, GFP_KERNEL);
+	ssize_t ret;
+
+	if (!page)
+		return -ENOMEM;
+	ret = jal_telemetry_page(jal, page);
+	if (!ret)
+		ret = memory_read_from_buffer(buf, count, &at, page, JALAPENO_HW_TELEMETRY_BYTES);
+	kfree(page);
+	return ret;
+}
+
+static JAL_CONST_BIN BIN_ATTR_RO(telemetry, JALAPENO_HW_TELEMETRY_BYTES);
+
+static struct attribute *jal_attrs[] = {
+	&dev_attr_uuid.attr,
+	&dev_attr_serial.attr,
+	&dev_attr_generation.attr,
+	&dev_attr_health.attr,
+	&dev_attr_hbm.attr,
+	&dev_attr_scrubs.attr,
+	NULL
+};
+
+static JAL_CONST_BIN struct bin_attribute *JAL_CONST_BIN jal_bin_attrs[] = {
+	&bin_attr_telemetry,
+	NULL
+};
+
+static const struct attribute_group jal_group = {
+	.name = "jalapeno",
+	.attrs = jal_attrs,
+	.bin_attrs = jal_bin_attrs,
+};
+
+const struct attribute_group *jal_groups[] = { &jal_group, NULL };
+
+/* Tells user space that something happened which it did not ask for: @event, in a word. */
+void jal_announce(struct jal_device *jal, const char *event)
+{
+	struct kobject *kobj = &jal->core.pdev->dev.kobj;
+	char what[40], count[48];
+	char *env[3] = { what };
+	u64 generation;
+
+	snprintf(what, sizeof(what), "JALAPENO_EVENT=%s", event);
+	if (!jal_generation(jal, &generation)) {
+		snprintf(count, sizeof(count), "JALAPENO_GENERATION=%llu", generation);
+		env[1] = count;
+	}
+	kobject_uevent_env(kobj, KOBJ_CHANGE, env);
+	sysfs_notify(kobj, "jalapeno", "generation");
+}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Looking at BAR0 beside its owner: only while it answers, and never believed unchecked. */
+#include <linux/io.h>
+#include <linux/pm_runtime.h>
+
+#include "shim.h"
+
+#define JAL_PAGE(member) \
+	(JALAPENO_HW_TELEMETRY_OFFSET + offsetof(struct jalapeno_hw_telemetry_header, member))
+#define JAL_ENTRY(member) offsetof(struct jalapeno_hw_telemetry_entry, member)
+#define JAL_TIME(member) offsetof(struct jalapeno_hw_cap_time, member)
+#define JAL_TRIES 4
+
+u32 jal_read32(struct jal_device *jal, u32 offset)
+{
+	return readl(jal->bar + offset);
+}
+
+/* Of memory-like pages; a 64-bit register latches and is the owner's to read. */
+u64 jal_read64(struct jal_device *jal, u32 offset)
+{
+	u32 low = readl(jal->bar + offset);
+
+	return (u64)readl(jal->bar + offset + 4) << 32 | low;
+}
+
+/*
+ * Makes sure that BAR0 answers and keeps it so until jal_look_away(); -ENODATA
+ * while there is nothing to see. Never wakes a card, never waits for its owner.
+ */
+int jal_look(struct jal_device *jal)
+{
+	struct pci_dev *pdev = jal->core.pdev;
+	u16 command;
+
+	mutex_lock(&jal->lock);
+	if (jal->shut || !pci_device_is_present(pdev))
+		goto unlock;
+	/* Taken by the owner's reset and power changes, which wait for nobody. */
+	if (!down_read_trylock(&jal->core.memory_lock))
+		goto unlock;
+	if (IS_ENABLED(CONFIG_PM) && pm_runtime_get_if_in_use(&pdev->dev) <= 0)
+		goto up;
+	pci_read_config_word(pdev, PCI_COMMAND, &command);
+	if (command & PCI_COMMAND_MEMORY &&
+	    jal_read32(jal, JALAPENO_HW_REG_MAGIC) == JALAPENO_HW_MAGIC)
+		return 0;
+	pm_runtime_put(&pdev->dev);
+up:
+	up_read(&jal->core.memory_lock);
+unlock:
+	mutex_unlock(&jal->lock);
+	return -ENODATA;
+}
+
+void jal_look_away(struct jal_device *jal)
+{
+	pm_runtime_put(&jal->core.pdev->dev);
+	up_read(&jal->core.memory_lock);
+	mutex_unlock(&jal->lock);
+}
+
+/* While something is shut nobody looks; one who was looking has finished. */
+void jal_shut(struct jal_device *jal, enum jal_shut why, bool shut)
+{
+	mutex_lock(&jal->lock);
+	assign_bit(why, &jal->shut, shut);
+	mutex_unlock(&jal->lock);
+}
+
+/* Reads what never changes, before there is an owner. */
+int jal_identify(struct jal_device *jal)
+{
+	struct pci_dev *pdev = jal->core.pdev;
+	const u32 end = JALAPENO_HW_CAPS_OFFSET + JALAPENO_HW_CAPS_BYTES;
+	u32 version, at, id, bytes;
+	__le32 word;
+	int i;
+
+	if (jal_read32(jal, JALAPENO_HW_REG_MAGIC) != JALAPENO_HW_MAGIC) {
+		pci_err(pdev, "BAR0 does not hold a Jalapeno\n");
+		return -ENODEV;
+	}
+	version = jal_read32(jal, JALAPENO_HW_REG_VERSION);
+	if (version >> 16 != JALAPENO_HW_VERSION_MAJOR) {
+		pci_err(pdev, "interface version %u.%u, this driver knows %u\n",
+			version >> 16, version & 0xffff, JALAPENO_HW_VERSION_MAJOR);
+		return -ENODEV;
+	}
+	for (i = 0; i < 16; i += 4) {
+		word = cpu_to_le32(jal_read32(jal, JALAPENO_HW_REG_UUID_LOW + i));
+		memcpy(jal->uuid + i, &word, sizeof(word));
+	}
+	jal->serial = jal_read64(jal, JALAPENO_HW_REG_SERIAL);
+
+	for (at = jal_read32(jal, JALAPENO_HW_REG_CAPS);
+	     at >= JALAPENO_HW_CAPS_OFFSET && at % 8 == 0 &&
+	     at + sizeof(struct jalapeno_hw_cap_time) <= end; at += bytes) {
+		id = jal_read32(jal, at) & 0xffff;
+		bytes = jal_read32(jal, at + 4) & 0xffff;
+		if (id == JALAPENO_HW_CAP_ID_TIME && bytes >= sizeof(struct jalapeno_hw_cap_time)) {
+			jal->ticks_per_second = jal_read64(jal, at + JAL_TIME(ticks_per_second));
+			jal->scrub_us = jal_read32(jal, at + JAL_TIME(scrub_us));
+			jal->quiesce_us = jal_read32(jal, at + JAL_TIME(quiesce_us));
+		}
+		if (id == JALAPENO_HW_CAP_ID_END || bytes < 8)
+			break;
+	}
+	if (!jal->ticks_per_second || jal->scrub_us > JAL_SCRUB_US_MAX) {
+		pci_err(pdev, "no usable TIME capability\n");
+		return -ENODEV;
+	}
+	return 0;
+}
+
+/* Takes something from a page that is whole; @count entries follow its header. */
+typedef int (*jal_take)(struct jal_device *jal, u32 count, void *what);
+
+/* Under the page's sequence lock: what was taken from a page that changed does not count. */
+static int jal_from_page(struct jal_device *jal, jal_take take, void *what)
+{
+	int tries, ret = -ENODATA;
+	u64 sequence;
+	u32 count;
+
+	if (jal_look(jal))
+		return -ENODATA;
+	for (tries = 0; tries < JAL_TRIES && ret == -ENODATA; tries++) {
+		sequence = jal_read64(jal, JAL_PAGE(sequence));
+		count = jal_read32(jal, JAL_PAGE(version)) >> 16;
+		if (sequence & 1 || count > JALAPENO_HW_TELEMETRY_ENTRIES_MAX ||
+		    jal_read32(jal, JAL_PAGE(magic)) != JALAPENO_HW_TELEMETRY_MAGIC)
+			continue;
+		ret = take(jal, count, what);
+		if (jal_read64(jal, JAL_PAGE(sequence)) != sequence)
+			ret = -ENODATA;
+	}
+	jal_look_away(jal);
+	return ret;
+}
+
+struct jal_wanted {
+	u16 field;
+	u16 instance;
+	u64 value;
+};
+
+static int jal_take_value(struct jal_device *jal, u32 count, void *what)
+{
+	u32 at = JALAPENO_HW_TELEMETRY_OFFSET + sizeof(struct jalapeno_hw_telemetry_header);
+	struct jal_wanted *wanted = what;
+	u64 age_ms, taken, updated;
+	u32 stale;
+
+	for (; count; count--, at += sizeof(struct jalapeno_hw_telemetry_entry)) {
+		if (jal_read32(jal, at) != ((u32)wanted->instance << 16 | wanted->field))
+			continue;
+		switch (jal_read32(jal, at + 4) >> 8 & 0xff) {
+		case JALAPENO_HW_TELEMETRY_STATUS_VALID:
+			break;
+		case JALAPENO_HW_TELEMETRY_STATUS_UNSUPPORTED:
+			return -EOPNOTSUPP;
+		default:
+			return -ENODATA;
+		}
+		wanted->value = jal_read64(jal, at + JAL_ENTRY(value));
+		taken = jal_read64(jal, at + JAL_ENTRY(taken));
+		stale = jal_read32(jal, at + JAL_ENTRY(stale_after_ms));
+		updated = jal_read64(jal, JAL_PAGE(updated));
+		if (!stale || updated <= taken)
+			return 0;
+		age_ms = mul_u64_u64_div_u64(updated - taken, MSEC_PER_SEC,
+					     jal->ticks_per_second);
+		return age_ms > stale ? -ENODATA : 0;
+	}
+	return -EOPNOTSUPP;
+}
+
+/*
+ * One raw value of the telemetry page. -EOPNOTSUPP: the card has no such
+ * sensor; -ENODATA: there is no whole, fresh value right now.
+ */
+int jal_measure(struct jal_device *jal, u16 field, u16 instance, u64 *value)
+{
+	struct jal_wanted wanted = { .field = field, .instance = instance };
+	int ret = jal_from_page(jal, jal_take_value, &wanted);
+
+	if (!ret)
+		*value = wanted.value;
+	return ret;
+}
+
+static int jal_take_generation(struct jal_device *jal, u32 count, void *what)
+{
+	*(u64 *)what = jal_read64(jal, JAL_PAGE(generation));
+	return 0;
+}
+
+/* How often the card was reset, by the page and not by the latching register. */
+int jal_generation(struct jal_device *jal, u64 *generation)
+{
+	return jal_from_page(jal, jal_take_generation, generation);
+}
+
+static int jal_take_page(struct jal_device *jal, u32 count, void *what)
+{
+	memcpy_fromio(what, jal->bar + JALAPENO_HW_TELEMETRY_OFFSET,
+		      sizeof(struct jalapeno_hw_telemetry_header) +
+		      count * sizeof(struct jalapeno_hw_telemetry_entry));
+	return 0;
+}
+
+/* A whole copy of the page into zeroed @page of JALAPENO_HW_TELEMETRY_BYTES. */
+int jal_telemetry_page(struct jal_device *jal, void *page)
+{
+	return jal_from_page(jal, jal_take_page, page);
+}
