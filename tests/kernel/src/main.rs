@@ -88,7 +88,7 @@ fn main() -> ExitCode {
     });
     let boots: Vec<&Boot> = BOOTS
         .iter()
-        .filter(|boot| only.as_ref().is_none_or(|only| only == boot.name))
+        .filter(|boot| only.as_deref().unwrap_or("stock") == boot.name)
         .collect();
     if wanted.iter().any(|word| word == "--help") {
         println!(
