@@ -166,34 +166,33 @@
 #define JALAPENO_HW_REG_VERSION_MAJOR_SHIFT 16
 #define JALAPENO_HW_REG_VERSION_MAJOR_MASK 0xffff0000U
 
-/* RO, 32 bits, reset 0x0. What kind of device answers: a Platform code. */
+/* RO, 32 bits. What kind of device answers: a Platform code. */
 #define JALAPENO_HW_REG_PLATFORM 0x008U
 
 /* RO, 32 bits, reset 0x1000. Byte offset in BAR0 of the first capability record. */
 #define JALAPENO_HW_REG_CAPS 0x00cU
 
-/* RO, 64 bits, reset 0x0. Device UUID, bytes 0 to 7 (RFC 9562 order); the same after every reset
- * and reboot. */
+/* RO, 64 bits. Device UUID, bytes 0 to 7 (RFC 9562 order); the same after every reset and
+ * reboot. */
 #define JALAPENO_HW_REG_UUID_LOW 0x010U
 
-/* RO, 64 bits, reset 0x0. Device UUID, bytes 8 to 15. */
+/* RO, 64 bits. Device UUID, bytes 8 to 15. */
 #define JALAPENO_HW_REG_UUID_HIGH 0x018U
 
-/* RO, 64 bits, reset 0x0. Board serial number. */
+/* RO, 64 bits. Board serial number. */
 #define JALAPENO_HW_REG_SERIAL 0x020U
 
-/* RO, 64 bits, reset 0x0. Counts device resets of every kind since manufacture; a change ends
- * every queue. */
+/* RO, 64 bits. Counts device resets of every kind since manufacture; a change ends every queue. */
 #define JALAPENO_HW_REG_GENERATION 0x028U
 
-/* RO, 64 bits, reset 0x0. Differs at every start of the firmware. */
+/* RO, 64 bits. Differs at every start of the firmware. */
 #define JALAPENO_HW_REG_BOOT_ID 0x030U
 
-/* RO, 64 bits, reset 0x0. Device time in ticks of the TIME capability; never goes back, also not
- * at a reset. */
+/* RO, 64 bits. Device time in ticks of the TIME capability; never goes back, also not at a
+ * reset. */
 #define JALAPENO_HW_REG_TIME 0x038U
 
-/* RO, 64 bits, reset 0x0. Feature bits the device offers. */
+/* RO, 64 bits. Feature bits the device offers. */
 #define JALAPENO_HW_REG_FEATURES_OFFERED 0x040U
 
 /* RW, 64 bits, reset 0x0. Feature bits the driver takes: a subset of those offered; others stay
@@ -202,7 +201,7 @@
 
 /* RW, 32 bits, reset 0x0. What the driver wants of the whole device. */
 #define JALAPENO_HW_REG_CONTROL 0x080U
-/* Finish running packets, fetch no more, write no host memory; STATUS.idle answers. */
+/* Finish or put back running packets, then touch no host memory; STATUS.idle answers. */
 #define JALAPENO_HW_REG_CONTROL_QUIESCE_SHIFT 0
 #define JALAPENO_HW_REG_CONTROL_QUIESCE_MASK 0x1U
 
@@ -211,7 +210,7 @@
 /* A DeviceState code. */
 #define JALAPENO_HW_REG_STATUS_STATE_SHIFT 0
 #define JALAPENO_HW_REG_STATUS_STATE_MASK 0xfU
-/* No packet runs and no host memory will be touched. */
+/* Quiesced, or no queue exists: no host memory will be touched. */
 #define JALAPENO_HW_REG_STATUS_IDLE_SHIFT 4
 #define JALAPENO_HW_REG_STATUS_IDLE_MASK 0x10U
 /* The fault log holds a record that nobody acknowledged. */
@@ -227,7 +226,7 @@
 #define JALAPENO_HW_REG_RESET_QUEUE_SHIFT 16
 #define JALAPENO_HW_REG_RESET_QUEUE_MASK 0xffff0000U
 
-/* RO, 32 bits, reset 0x0. How the last reset went. */
+/* RO, 32 bits. How the last reset went. */
 #define JALAPENO_HW_REG_RESET_STATUS 0x08cU
 /* A ResetPhase code. */
 #define JALAPENO_HW_REG_RESET_STATUS_PHASE_SHIFT 0
@@ -246,7 +245,7 @@
 #define JALAPENO_HW_REG_KICK_QUEUE_SHIFT 0
 #define JALAPENO_HW_REG_KICK_QUEUE_MASK 0xffffU
 
-/* RO, 32 bits, reset 0x0. Advances at least once each HEARTBEAT_PERIOD while the firmware lives. */
+/* RO, 32 bits. Advances at least once each HEARTBEAT_PERIOD while the firmware lives. */
 #define JALAPENO_HW_REG_HEARTBEAT 0x094U
 
 /* WO, 32 bits, reset 0x0. Starts a scrub of all HBM (writes zeros); ignored while one runs. */
@@ -261,8 +260,7 @@
 #define JALAPENO_HW_REG_SCRUB_STATUS_PHASE_SHIFT 0
 #define JALAPENO_HW_REG_SCRUB_STATUS_PHASE_MASK 0xfU
 
-/* RO, 64 bits, reset 0x0. Completed scrubs of all HBM since manufacture: the proof that one
- * happened. */
+/* RO, 64 bits. Completed scrubs of all HBM since manufacture: the proof that one happened. */
 #define JALAPENO_HW_REG_SCRUB_COUNT 0x0a8U
 
 /* RW, 64 bits, reset 0x0. IOVA of queue 0's submission ring, aligned to its size or 4 KiB,
@@ -302,12 +300,12 @@
 #define JALAPENO_HW_REG_Q0_STATUS_CODE_SHIFT 16
 #define JALAPENO_HW_REG_Q0_STATUS_CODE_MASK 0xffff0000U
 
-/* RO, 64 bits, reset 0x0. Fault records written to the log since manufacture; the newest stands
- * at (count - 1) mod 16. */
+/* RO, 64 bits. Fault records written to the log since manufacture; the newest stands at (count -
+ * 1) mod 16. */
 #define JALAPENO_HW_REG_FAULT_COUNT 0x180U
 
-/* RW, 64 bits, reset 0x0. The driver has read the log up to this count; STATUS.fault clears when
- * it equals FAULT_COUNT. */
+/* RW, 64 bits. The driver has read the log up to this count; STATUS.fault clears when it equals
+ * FAULT_COUNT. */
 #define JALAPENO_HW_REG_FAULT_ACK 0x188U
 
 /* RO, 32 bits, reset 0x0. RESERVED for the boot and recovery mailbox, to 0x2FF. */

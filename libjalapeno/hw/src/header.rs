@@ -89,12 +89,17 @@ fn write_register(out: &mut impl Write, prefix: &str, row: &RegisterRow) -> fmt:
     writeln!(out)?;
     let access = row.access.name();
     let bits = row.bytes * 8;
-    wrapped(
-        out,
-        "",
-        format_args!("{access}, {bits} bits, reset {:#x}.", row.reset),
-        row.doc,
-    )?;
+    if row.varies {
+        wrapped(out, "", format_args!("{access}, {bits} bits."), row.doc)?;
+    } else {
+        let reset = row.reset;
+        wrapped(
+            out,
+            "",
+            format_args!("{access}, {bits} bits, reset {reset:#x}."),
+            row.doc,
+        )?;
+    }
     writeln!(
         out,
         "#define JALAPENO_HW_{prefix}{} {:#05x}U",

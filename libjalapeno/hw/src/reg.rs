@@ -89,8 +89,10 @@ pub struct RegisterRow {
     pub bytes: usize,
     /// Who may do what to it.
     pub access: Access,
-    /// Value after reset; zero where the specification says "varies".
+    /// Value after a device reset; zero where `varies`.
     pub reset: u64,
+    /// The value after a reset is the device's own, or is kept: the specification says which.
+    pub varies: bool,
     /// Bit fields, lowest first.
     pub fields: &'static [FieldRow],
     /// What it is.

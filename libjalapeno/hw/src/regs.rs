@@ -52,36 +52,36 @@ registers! {
         [31:16] major with_major,
     }
     /// What kind of device answers: a Platform code.
-    PlatformId "PLATFORM" @ 0x008 Ro u32 = 0 {}
+    PlatformId "PLATFORM" @ 0x008 Ro u32 = 0 varies {}
     /// Byte offset in BAR0 of the first capability record.
     CapsPointer "CAPS" @ 0x00C Ro u32 = 0x1000 {}
     /// Device UUID, bytes 0 to 7 (RFC 9562 order); the same after every reset and reboot.
-    UuidLow "UUID_LOW" @ 0x010 Ro u64 = 0 {}
+    UuidLow "UUID_LOW" @ 0x010 Ro u64 = 0 varies {}
     /// Device UUID, bytes 8 to 15.
-    UuidHigh "UUID_HIGH" @ 0x018 Ro u64 = 0 {}
+    UuidHigh "UUID_HIGH" @ 0x018 Ro u64 = 0 varies {}
     /// Board serial number.
-    Serial "SERIAL" @ 0x020 Ro u64 = 0 {}
+    Serial "SERIAL" @ 0x020 Ro u64 = 0 varies {}
     /// Counts device resets of every kind since manufacture; a change ends every queue.
-    Generation "GENERATION" @ 0x028 Ro u64 = 0 {}
+    Generation "GENERATION" @ 0x028 Ro u64 = 0 varies {}
     /// Differs at every start of the firmware.
-    BootId "BOOT_ID" @ 0x030 Ro u64 = 0 {}
+    BootId "BOOT_ID" @ 0x030 Ro u64 = 0 varies {}
     /// Device time in ticks of the TIME capability; never goes back, also not at a reset.
-    Time "TIME" @ 0x038 Ro u64 = 0 {}
+    Time "TIME" @ 0x038 Ro u64 = 0 varies {}
     /// Feature bits the device offers.
-    FeaturesOffered "FEATURES_OFFERED" @ 0x040 Ro u64 = 0 {}
+    FeaturesOffered "FEATURES_OFFERED" @ 0x040 Ro u64 = 0 varies {}
     /// Feature bits the driver takes: a subset of those offered; others stay clear.
     FeaturesAccepted "FEATURES_ACCEPTED" @ 0x048 Rw u64 = 0 {}
 
     /// What the driver wants of the whole device.
     Control "CONTROL" @ 0x080 Rw u32 = 0 {
-        /// Finish running packets, fetch no more, write no host memory; STATUS.idle answers.
+        /// Finish or put back running packets, then touch no host memory; STATUS.idle answers.
         [0:0] quiesce with_quiesce,
     }
     /// What the device is doing.
     Status "STATUS" @ 0x084 Ro u32 = 1 {
         /// A DeviceState code.
         [3:0] state with_state,
-        /// No packet runs and no host memory will be touched.
+        /// Quiesced, or no queue exists: no host memory will be touched.
         [4:4] idle with_idle,
         /// The fault log holds a record that nobody acknowledged.
         [5:5] fault with_fault,
@@ -94,7 +94,7 @@ registers! {
         [31:16] queue with_queue,
     }
     /// How the last reset went.
-    ResetStatus "RESET_STATUS" @ 0x08C Ro u32 = 0 {
+    ResetStatus "RESET_STATUS" @ 0x08C Ro u32 = 0 varies {
         /// A ResetPhase code.
         [3:0] phase with_phase,
         /// The level asked for.
@@ -108,7 +108,7 @@ registers! {
         [15:0] queue with_queue,
     }
     /// Advances at least once each HEARTBEAT_PERIOD while the firmware lives.
-    Heartbeat "HEARTBEAT" @ 0x094 Ro u32 = 0 {}
+    Heartbeat "HEARTBEAT" @ 0x094 Ro u32 = 0 varies {}
 
     /// Starts a scrub of all HBM (writes zeros); ignored while one runs.
     Scrub "SCRUB" @ 0x0A0 Wo u32 = 0 {
@@ -121,7 +121,7 @@ registers! {
         [3:0] phase with_phase,
     }
     /// Completed scrubs of all HBM since manufacture: the proof that one happened.
-    ScrubCount "SCRUB_COUNT" @ 0x0A8 Ro u64 = 0 {}
+    ScrubCount "SCRUB_COUNT" @ 0x0A8 Ro u64 = 0 varies {}
 
     /// IOVA of queue 0's submission ring, aligned to its size or 4 KiB, whichever is less.
     Q0Ring "Q0_RING" @ 0x100 Rw u64 = 0 {}
@@ -152,9 +152,9 @@ registers! {
     }
 
     /// Fault records written to the log since manufacture; the newest stands at (count - 1) mod 16.
-    FaultCount "FAULT_COUNT" @ 0x180 Ro u64 = 0 {}
+    FaultCount "FAULT_COUNT" @ 0x180 Ro u64 = 0 varies {}
     /// The driver has read the log up to this count; STATUS.fault clears when it equals FAULT_COUNT.
-    FaultAck "FAULT_ACK" @ 0x188 Rw u64 = 0 {}
+    FaultAck "FAULT_ACK" @ 0x188 Rw u64 = 0 varies {}
 
     /// RESERVED for the boot and recovery mailbox, to 0x2FF.
     Mailbox "MAILBOX" @ 0x200 Ro u32 = 0 {}

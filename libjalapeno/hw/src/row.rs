@@ -2,10 +2,11 @@
 //!
 //! They declare and nothing else: no macro here hides an access or a `return`.
 
-/// Registers: `Name "NAME" @ offset access bits = reset { [high:low] field with_field, ... }`.
+/// Registers: `Name "NAME" @ offset access bits = reset { [high:low] field with_field, ... }`;
+/// `= 0 varies` where a reset leaves the device's own or the former value.
 macro_rules! registers {
     ($(#[doc = $tdoc:literal])* table $table:ident;
-     $($(#[doc = $doc:literal])+ $reg:ident $name:literal @ $offset:literal $access:ident $bits:ident = $reset:literal {
+     $($(#[doc = $doc:literal])+ $reg:ident $name:literal @ $offset:literal $access:ident $bits:ident = $reset:literal $($varies:ident)? {
         $($(#[doc = $fdoc:literal])+ [$high:literal : $low:literal] $field:ident $with:ident,)*
     })+) => {
         $(
@@ -55,6 +56,7 @@ macro_rules! registers {
                 bytes: size_of::<$bits>(),
                 access: crate::reg::Access::$access,
                 reset: $reset as u64,
+                varies: registers!(@varies $($varies)?),
                 fields: &[$(crate::reg::FieldRow {
                     name: stringify!($field), high: $high, low: $low, doc: concat!($($fdoc),+),
                 },)*],
@@ -62,6 +64,8 @@ macro_rules! registers {
             },
         )+];
     };
+    (@varies) => { false };
+    (@varies varies) => { true };
 }
 
 /// A structure in memory: every member with its offset; no padding; size checked.

@@ -17,6 +17,8 @@ pub struct Space {
 /// Named numbers that belong together.
 #[derive(Clone, Copy, Debug)]
 pub struct Numbers {
+    /// How documents call the group.
+    pub name: &'static str,
     /// UPPER_CASE prefix of the names in C; may be empty.
     pub prefix: &'static str,
     /// What they are.
@@ -42,28 +44,41 @@ pub const SPACES: &[Space] = &[
 /// All named numbers.
 pub const NUMBERS: &[Numbers] = &[
     numbers(
+        "PCI",
         "PCI_",
         "PCI identity: every figure is ASSUMED",
         pci::IDENTITY,
     ),
     numbers(
+        "CARD",
         "CARD_",
         "A card's memory: every figure is ASSUMED",
         pci::CARD,
     ),
-    numbers("", "BARs", pci::BARS),
-    numbers("", "Limits of version 1", limits::LIMITS),
-    numbers("", "Worst-case times in microseconds", limits::TIMES),
+    numbers("BARS", "", "BARs", pci::BARS),
+    numbers("LIMITS", "", "Limits of version 1", limits::LIMITS),
     numbers(
+        "TIMES",
+        "",
+        "Worst-case times in microseconds",
+        limits::TIMES,
+    ),
+    numbers(
+        "PLACES",
         "",
         "Places in BAR0, and what identity registers hold",
         regs::PLACES,
     ),
-    numbers("", "Capability records", caps::CAP_BITS),
-    numbers("", "The completion word", queue::QUEUE_BITS),
-    numbers("", "Packets", packets::PACKET_BITS),
-    numbers("", "Fault records", faults::FAULT_BITS),
-    numbers("", "The telemetry page", telemetry::TELEMETRY_BITS),
+    numbers("CAPS", "", "Capability records", caps::CAP_BITS),
+    numbers("COMPLETION", "", "The completion word", queue::QUEUE_BITS),
+    numbers("PACKETS", "", "Packets", packets::PACKET_BITS),
+    numbers("FAULTS", "", "Fault records", faults::FAULT_BITS),
+    numbers(
+        "TELEMETRY",
+        "",
+        "The telemetry page",
+        telemetry::TELEMETRY_BITS,
+    ),
 ];
 
 /// All structures in memory; one that contains another comes after it.
@@ -122,11 +137,13 @@ pub const ENUMS: &[&EnumRow] = &[
 ];
 
 const fn numbers(
+    name: &'static str,
     prefix: &'static str,
     doc: &'static str,
     constants: &'static [ConstantRow],
 ) -> Numbers {
     Numbers {
+        name,
         prefix,
         doc,
         constants,

@@ -157,3 +157,38 @@ codes! {
         Scrubs "SCRUBS" = 29,
     }
 }
+
+impl TelemetryField {
+    /// The unit of this field's entries.
+    #[must_use]
+    pub const fn unit(self) -> TelemetryUnit {
+        match self {
+            Self::DieTemperature
+            | Self::HbmTemperature
+            | Self::ThrottleTemperature
+            | Self::ShutdownTemperature => TelemetryUnit::MilliCelsius,
+            Self::Power | Self::PowerLimit => TelemetryUnit::MilliWatt,
+            Self::Energy => TelemetryUnit::MicroJoule,
+            Self::ComputeClock | Self::ComputeClockLimit | Self::HbmClock => {
+                TelemetryUnit::KiloHertz
+            }
+            Self::ThrottleTime => TelemetryUnit::NanoSecond,
+            Self::Utilisation => TelemetryUnit::PerMille,
+            Self::HbmUsed | Self::HbmTotal | Self::BytesMoved => TelemetryUnit::Byte,
+            Self::LinkSpeed => TelemetryUnit::MegaTransfer,
+            Self::ThrottleCount
+            | Self::EccCorrected
+            | Self::EccUncorrected
+            | Self::RetiredPages
+            | Self::LinkWidth
+            | Self::LinkReplays
+            | Self::QueueCompleted
+            | Self::QueueFailed
+            | Self::Heartbeat
+            | Self::State
+            | Self::Operations
+            | Self::Faults
+            | Self::Scrubs => TelemetryUnit::Count,
+        }
+    }
+}
