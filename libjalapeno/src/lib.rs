@@ -2,8 +2,12 @@
 //!
 //! Floors, from the ground up; a file uses only what lies below it:
 //! `hw`, `wire` (crates of their own) · `error` `units` `fork` · `transport` · `mmio` `order` `dma`
-//! `hbm` `irq` · `ring` `queue` · `device` `session` `telemetry` `discover`.
+//! `hbm` `irq` `clock` `capabilities` · `ring` `queue` · `device` `session` `telemetry` `discover`.
 
+pub mod capabilities;
+pub mod clock;
+pub mod device;
+pub mod discover;
 pub mod dma;
 pub mod error;
 mod fork;

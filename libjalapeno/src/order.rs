@@ -22,3 +22,17 @@ pub fn before_doorbell() {
 pub fn between_arm_and_look() {
     fence(Ordering::SeqCst);
 }
+
+/// The time stamp counter; 0 where the architecture has none that user space can read.
+#[must_use]
+pub fn time_stamp() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: RDTSC reads a counter and touches nothing else.
+        unsafe { core::arch::x86_64::_rdtsc() }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        0
+    }
+}

@@ -1,0 +1,264 @@
+//! Capability records: parsed once, at the door, from one copy. Host interface 4.
+
+use jalapeno_hw::caps::{
+    CAP_REQUIRED, CapFaults, CapHeader, CapId, CapIova, CapKernels, CapMemory, CapProduct,
+    CapQueues, CapTelemetry, CapTime,
+};
+use jalapeno_hw::faults::{FAULT_RECORD_BYTES, FaultCode};
+use jalapeno_hw::limits::{DEPTH_LOG2_MAX, QUEUES_MAX};
+use jalapeno_hw::regs::BAR0_BYTES;
+use zerocopy::FromBytes;
+
+use crate::error::{Error, Result};
+
+/// Longest that any worst-case time of the TIME record is believed, in microseconds: an hour.
+const TIME_MAX_US: u32 = 3_600_000_000;
+
+/// What the device says about itself, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Queues and doorbells.
+    pub queues: CapQueues,
+    /// HBM and its window.
+    pub memory: CapMemory,
+    /// Host addresses the device can form.
+    pub iova: CapIova,
+    /// Clock and worst-case times.
+    pub time: CapTime,
+    /// The telemetry page, where there is one.
+    pub telemetry: Option<CapTelemetry>,
+    /// The fault log, where there is one.
+    pub faults: Option<CapFaults>,
+    /// The kernel library, where there is one.
+    pub kernels: Option<CapKernels>,
+    /// Product name; empty where unknown.
+    pub product: String,
+    /// Firmware version; empty where unknown.
+    pub firmware: String,
+}
+
+fn broken(what: String) -> Error {
+    Error::Protocol {
+        code: FaultCode::BadDiscovery,
+        what,
+    }
+}
+
+/// Records as found, before the required ones are known to be there.
+#[derive(Debug, Default)]
+struct Found {
+    queues: Option<CapQueues>,
+    memory: Option<CapMemory>,
+    iova: Option<CapIova>,
+    time: Option<CapTime>,
+    telemetry: Option<CapTelemetry>,
+    faults: Option<CapFaults>,
+    kernels: Option<CapKernels>,
+    product: Option<CapProduct>,
+}
+
+fn fill<T: FromBytes>(slot: &mut Option<T>, id: CapId, record: &[u8]) -> Result<()> {
+    let (value, _) = T::read_from_prefix(record).map_err(|_| {
+        broken(format!(
+            "capability {} has {} bytes, fewer than its version 1",
+            id.name(),
+            record.len()
+        ))
+    })?;
+    if slot.replace(value).is_some() {
+        return Err(broken(format!("capability {} stands twice", id.name())));
+    }
+    Ok(())
+}
+
+/// The chain from its first record on. It is contiguous, so it cannot loop.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Capabilities> {
+    let mut found = Found::default();
+    let mut rest = bytes;
+    loop {
+        let place = bytes.len() - rest.len();
+        let Ok((header, _)) = CapHeader::read_from_prefix(rest) else {
+            return Err(broken("the capability chain runs off its page".into()));
+        };
+        let Some(id) = CapId::from_code(u32::from(header.id)).filter(|id| !id.is_reserved()) else {
+            if header.flags & CAP_REQUIRED != 0 {
+                return Err(Error::Version {
+                    what: "a capability that the device requires drivers to know",
+                    found: format!(
+                        "record {:#x}{}",
+                        header.id,
+                        CapId::from_code(u32::from(header.id))
+                            .map_or(String::new(), |id| format!(" ({})", id.name()))
+                    ),
+                    needed: "a newer library".into(),
+                });
+            }
+            rest = skip(rest, header, place)?;
+            continue;
+        };
+        if id == CapId::End {
+            return check(found);
+        }
+        let after = skip(rest, header, place)?;
+        let record = &rest[..rest.len() - after.len()];
+        if header.version == 0 {
+            return Err(broken(format!("capability {} has version 0", id.name())));
+        }
+        match id {
+            CapId::Queues => fill(&mut found.queues, id, record)?,
+            CapId::Memory => fill(&mut found.memory, id, record)?,
+            CapId::Iova => fill(&mut found.iova, id, record)?,
+            CapId::Time => fill(&mut found.time, id, record)?,
+            CapId::Telemetry => fill(&mut found.telemetry, id, record)?,
+            CapId::Faults => fill(&mut found.faults, id, record)?,
+            CapId::Kernels => fill(&mut found.kernels, id, record)?,
+            CapId::Product => fill(&mut found.product, id, record)?,
+            _ => {}
+        }
+        rest = after;
+    }
+}
+
+/// What follows the record that `rest` begins with.
+fn skip(rest: &[u8], header: CapHeader, place: usize) -> Result<&[u8]> {
+    let bytes = usize::from(header.bytes);
+    if bytes < size_of::<CapHeader>() || !bytes.is_multiple_of(8) {
+        return Err(broken(format!(
+            "the capability record at {place:#x} has {bytes} bytes"
+        )));
+    }
+    rest.get(bytes..)
+        .ok_or_else(|| broken("the capability chain runs off its page".into()))
+}
+
+fn check(found: Found) -> Result<Capabilities> {
+    let need = |id: CapId| broken(format!("capability {} is missing", id.name()));
+    let capabilities = Capabilities {
+        queues: found.queues.ok_or_else(|| need(CapId::Queues))?,
+        memory: found.memory.ok_or_else(|| need(CapId::Memory))?,
+        iova: found.iova.ok_or_else(|| need(CapId::Iova))?,
+        time: found.time.ok_or_else(|| need(CapId::Time))?,
+        telemetry: found.telemetry,
+        faults: found.faults,
+        kernels: found.kernels,
+        product: found.product.map_or(String::new(), |p| ascii(&p.name)),
+        firmware: found.product.map_or(String::new(), |p| ascii(&p.firmware)),
+    };
+    let Capabilities {
+        queues,
+        memory,
+        iova,
+        time,
+        telemetry,
+        faults,
+        ..
+    } = &capabilities;
+    let in_bar0 = |offset: u32, bytes: u64| {
+        offset.is_multiple_of(8) && u64::from(offset) + bytes <= BAR0_BYTES
+    };
+    let rules = [
+        (
+            "QUEUES.count",
+            u64::from(queues.count),
+            (1..=QUEUES_MAX).contains(&queues.count),
+        ),
+        (
+            "QUEUES.doorbell_stride",
+            u64::from(queues.doorbell_stride),
+            matches!(queues.doorbell_stride, 0x1000 | 0x1_0000),
+        ),
+        (
+            "QUEUES.depth_log2_max",
+            u64::from(queues.depth_log2_max),
+            queues.depth_log2_max <= DEPTH_LOG2_MAX
+                && queues.depth_log2_min <= queues.depth_log2_max,
+        ),
+        (
+            "QUEUES.errors_log2_max",
+            u64::from(queues.errors_log2_max),
+            queues.errors_log2_max <= DEPTH_LOG2_MAX,
+        ),
+        (
+            "QUEUES.vectors",
+            u64::from(queues.vectors),
+            queues.vectors <= 2048,
+        ),
+        (
+            "MEMORY.hbm_bytes",
+            memory.hbm_bytes,
+            memory.hbm_bytes > 0 && memory.hbm_base.checked_add(memory.hbm_bytes).is_some(),
+        ),
+        (
+            "MEMORY.window_offset",
+            memory.window_offset,
+            memory.window_offset <= memory.hbm_bytes,
+        ),
+        (
+            "MEMORY.small_page",
+            u64::from(memory.small_page),
+            memory.small_page.is_power_of_two() && memory.small_page >= 4096,
+        ),
+        (
+            "MEMORY.large_page",
+            u64::from(memory.large_page),
+            memory.large_page.is_power_of_two() && memory.large_page >= memory.small_page,
+        ),
+        (
+            "IOVA.last",
+            iova.last,
+            iova.last >= u64::from(u32::MAX) && iova.last < memory.hbm_base,
+        ),
+        (
+            "TIME.ticks_per_second",
+            time.ticks_per_second,
+            (1_000..=100_000_000_000).contains(&time.ticks_per_second),
+        ),
+        (
+            "TELEMETRY.offset",
+            telemetry.map_or(0, |t| u64::from(t.offset)),
+            telemetry.is_none_or(|t| t.bytes >= 64 && in_bar0(t.offset, u64::from(t.bytes))),
+        ),
+        (
+            "FAULTS.records",
+            faults.map_or(0, |f| u64::from(f.records)),
+            faults.is_none_or(|f| {
+                (1..=1024).contains(&f.records)
+                    && f.record_bytes as usize == FAULT_RECORD_BYTES
+                    && in_bar0(f.offset, u64::from(f.records) * FAULT_RECORD_BYTES as u64)
+            }),
+        ),
+    ];
+    for (name, value, good) in rules {
+        if !good {
+            return Err(broken(format!("{name} is {value:#x}")));
+        }
+    }
+    for (name, micros) in [
+        ("TIME.reset_queue_us", time.reset_queue_us),
+        ("TIME.reset_device_us", time.reset_device_us),
+        ("TIME.heartbeat_us", time.heartbeat_us),
+        ("TIME.quiesce_us", time.quiesce_us),
+        ("TIME.scrub_us", time.scrub_us),
+        ("TIME.boot_us", time.boot_us),
+    ] {
+        if micros > TIME_MAX_US {
+            return Err(broken(format!("{name} is {micros}")));
+        }
+    }
+    Ok(capabilities)
+}
+
+/// Printable ASCII up to the first zero; anything else becomes `?`, so that no terminal obeys it.
+fn ascii(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .take_while(|&&byte| byte != 0)
+        .map(|&byte| {
+            if byte.is_ascii_graphic() || byte == b' ' {
+                char::from(byte)
+            } else {
+                '?'
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,459 @@
+//! A device, opened: identity, capabilities, memory, interrupts, faults, clock and resets.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jalapeno_hw::faults::FaultCode;
+use jalapeno_hw::pci::{BAR_DOORBELLS, BAR_REGISTERS};
+use jalapeno_hw::reg::{Access, RegisterRow};
+use jalapeno_hw::regs::{
+    BAR0, BAR0_BYTES, BootId, CAPS_BYTES, CapsPointer, DeviceState, Feature, FeaturesAccepted,
+    FeaturesOffered, Generation as GenerationRegister, Heartbeat, MAGIC, Magic, Platform,
+    PlatformId, Serial, Status, UuidHigh, UuidLow, VERSION_MAJOR, Version,
+};
+
+use crate::capabilities::{self, Capabilities};
+use crate::clock::Clock;
+use crate::dma::DmaSpace;
+use crate::error::{Error, Result};
+use crate::fork::ForkMark;
+use crate::hbm::Hbm;
+use crate::irq::{Vector, Vectors};
+use crate::mmio::{Bar, Doorbell, until};
+use crate::transport::user::{self, User};
+use crate::transport::{CONFIG_REGION, Transport};
+use crate::units::{Generation, Uuid};
+
+mod faults;
+mod reset;
+
+pub use faults::FaultLog;
+pub use reset::ResetReport;
+
+/// What the library can use.
+const FEATURES_KNOWN: u64 = 1 << Feature::Arm.code() | 1 << Feature::Scrub.code();
+/// Most interrupt vectors asked for: one for events and one a queue, shared beyond.
+const VECTORS_WANTED: u32 = 64;
+/// PCI command register, in config space.
+const PCI_COMMAND: u64 = 4;
+/// Its bits: memory space, bus mastering.
+const PCI_MEMORY: u16 = 1 << 1;
+const PCI_MASTER: u16 = 1 << 2;
+
+/// What a device is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// To run jobs: owns the device; observers may watch.
+    Compute,
+    /// To watch beside an owner: identity, telemetry, faults; never disturbs it.
+    Observe,
+    /// To own the device with nobody watching.
+    Exclusive,
+}
+
+/// Who a device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// What `Device::open` takes.
+    pub name: String,
+    /// How it is reached: `vfio-user`, `vfio-group` or `vfio-cdev`.
+    pub backend: &'static str,
+    /// What answers; the raw number where the library does not know it.
+    pub platform: std::result::Result<Platform, u32>,
+    /// The device's UUID, the same for ever.
+    pub uuid: Uuid,
+    /// Board serial number.
+    pub serial: u64,
+    /// Major and minor version of the host interface.
+    pub version: (u32, u32),
+    /// Feature bits that the device offers.
+    pub features_offered: u64,
+    /// Feature bits in use.
+    pub features: u64,
+    /// Differs at every start of the firmware.
+    pub boot_id: u64,
+    /// Interrupt vectors in use; 0 for an observer.
+    pub vectors: u32,
+    /// What the capability records say.
+    pub capabilities: Capabilities,
+}
+
+/// What only an owner has.
+#[derive(Debug)]
+struct Owner {
+    vectors: Vectors,
+    doorbells: Arc<Bar>,
+    dma: Arc<DmaSpace>,
+    hbm: Arc<Hbm>,
+}
+
+/// An open device. Thread-safe. Dropped: interrupts stop, bus mastering goes off, then the BARs
+/// and the connection are let go. What was made from it keeps its transport alive until its own
+/// memory is unmapped.
+#[derive(Debug)]
+pub struct Device {
+    owner: Option<Owner>,
+    registers: Arc<Bar>,
+    transport: Arc<dyn Transport>,
+    info: DeviceInfo,
+    role: Role,
+    generation: AtomicU64,
+    mark: ForkMark,
+}
+
+impl Device {
+    /// Opens a device by UUID, PCI address or `vfio-user:PATH`. At most 20 ms on the emulator.
+    ///
+    /// # Errors
+    /// `NotFound`, `Permission`, `Busy` (names the holder), `Version`, `Protocol`, `Lost`,
+    /// `Unsupported`.
+    pub fn open(name: &str, role: Role) -> Result<Arc<Self>> {
+        if let Some(path) = name.strip_prefix("vfio-user:") {
+            return Self::open_socket(path, role);
+        }
+        let found = crate::discover::resolve(name)?;
+        match found.strip_prefix("vfio-user:") {
+            Some(path) => Self::open_socket(path, role),
+            None => Err(Error::Unsupported {
+                what: format!("opening {found}: this version reaches devices by vfio-user only"),
+            }),
+        }
+    }
+
+    fn open_socket(path: &str, role: Role) -> Result<Arc<Self>> {
+        let ask = match role {
+            Role::Compute => user::Role::Owner,
+            Role::Observe => user::Role::Observer,
+            Role::Exclusive => user::Role::Exclusive,
+        };
+        let transport = User::connect(Path::new(path), ask)?;
+        Self::open_transport(Arc::new(transport), format!("vfio-user:{path}"), role)
+    }
+
+    /// Opens the device behind a transport that is already there.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_transport(
+        transport: Arc<dyn Transport>,
+        name: String,
+        role: Role,
+    ) -> Result<Arc<Self>> {
+        let owns = role != Role::Observe;
+        if owns {
+            master(&transport, true)?;
+        }
+        let registers = Arc::new(Bar::open(&transport, BAR_REGISTERS, BAR0_BYTES, owns)?);
+        let mut info = identify(&registers, name, transport.describe().backend)?;
+        let generation = registers.read::<GenerationRegister>()?.0;
+        let mut device = Self {
+            owner: None,
+            registers,
+            transport,
+            role,
+            generation: AtomicU64::new(generation),
+            mark: ForkMark::here(),
+            info: info.clone(),
+        };
+        if owns {
+            device.wait_ready()?;
+            info.features = device.accept_features()?;
+            let owner = device.own(&info.capabilities)?;
+            info.vectors = owner.vectors.count();
+            device.owner = Some(owner);
+            device.info = info;
+        }
+        log::info!("opened {} as {role:?}", device.info.name);
+        Ok(Arc::new(device))
+    }
+
+    fn own(&self, capabilities: &Capabilities) -> Result<Owner> {
+        let queues = &capabilities.queues;
+        let doorbells = u64::from(queues.count) * u64::from(queues.doorbell_stride);
+        let memory = &capabilities.memory;
+        Ok(Owner {
+            vectors: Vectors::open(&self.transport, queues.vectors.min(VECTORS_WANTED))?,
+            doorbells: Arc::new(Bar::open(&self.transport, BAR_DOORBELLS, doorbells, true)?),
+            dma: Arc::new(DmaSpace::new(&self.transport, capabilities.iova.last)?),
+            hbm: Hbm::new(
+                memory.hbm_base,
+                memory.hbm_bytes,
+                memory.small_page,
+                memory.large_page,
+            )?,
+        })
+    }
+
+    /// Negotiates anew: what is offered and known. A reset clears what was accepted.
+    fn accept_features(&self) -> Result<u64> {
+        let wanted = self.registers.read::<FeaturesOffered>()?.0 & FEATURES_KNOWN;
+        self.registers.write(FeaturesAccepted(wanted))?;
+        let got = self.registers.read::<FeaturesAccepted>()?.0;
+        if got & !wanted != 0 {
+            return Err(Error::Protocol {
+                code: FaultCode::BadDiscovery,
+                what: format!("features {got:#x} are on, {wanted:#x} were accepted"),
+            });
+        }
+        Ok(got)
+    }
+
+    /// Waits until the firmware serves; a device that cannot any more says so.
+    fn wait_ready(&self) -> Result<()> {
+        let boot = Duration::from_micros(u64::from(self.info.capabilities.time.boot_us));
+        until(
+            "start of the device's firmware",
+            boot,
+            || match DeviceState::from_code(self.registers.read::<Status>()?.state()) {
+                Some(DeviceState::Ready | DeviceState::Degraded | DeviceState::Quiescing) => {
+                    Ok(true)
+                }
+                Some(DeviceState::Wedged) => Err(Error::NeedsReset {
+                    why: "its resets failed: reset the bus, or replace the card",
+                }),
+                _ => Ok(false),
+            },
+        )
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    /// What it was opened for.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Its registers. Observers read only.
+    #[must_use]
+    pub fn registers(&self) -> &Arc<Bar> {
+        &self.registers
+    }
+
+    /// The transport behind it.
+    #[must_use]
+    pub fn transport(&self) -> &Arc<dyn Transport> {
+        &self.transport
+    }
+
+    /// The generation this handle stands for: what was made in an earlier one is stale.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        Generation(self.generation.load(Ordering::Acquire))
+    }
+
+    /// Whether the handle can be used: not after fork(), not when the device is known to be gone.
+    /// No register is read.
+    ///
+    /// # Errors
+    /// `Forked`, `Lost`.
+    pub fn check(&self) -> Result<()> {
+        self.mark.check()?;
+        if self.transport.is_lost() {
+            return Err(Error::Lost {
+                why: "the connection to it broke",
+            });
+        }
+        Ok(())
+    }
+
+    /// As `check`, and asks the device: it answers, and nobody reset it behind our back.
+    ///
+    /// # Errors
+    /// `Forked`, `Lost`, `Stale`.
+    pub fn verify(&self) -> Result<()> {
+        self.check()?;
+        self.registers.confirm()?;
+        if self.registers.read::<GenerationRegister>()?.0 != self.generation().0 {
+            return Err(Error::Stale { what: "the device" });
+        }
+        Ok(())
+    }
+
+    fn owner(&self) -> Result<&Owner> {
+        self.mark.check()?;
+        self.owner.as_ref().ok_or_else(|| Error::Unsupported {
+            what: format!(
+                "{} is open as an observer: it can be read only",
+                self.info.name
+            ),
+        })
+    }
+
+    /// The device's view of host memory.
+    ///
+    /// # Errors
+    /// `Unsupported` for an observer, `Forked`.
+    pub fn dma(&self) -> Result<&Arc<DmaSpace>> {
+        Ok(&self.owner()?.dma)
+    }
+
+    /// Its memory.
+    ///
+    /// # Errors
+    /// As `dma`.
+    pub fn hbm(&self) -> Result<&Arc<Hbm>> {
+        Ok(&self.owner()?.hbm)
+    }
+
+    /// Its interrupt vectors.
+    ///
+    /// # Errors
+    /// As `dma`.
+    pub fn vectors(&self) -> Result<&Vectors> {
+        Ok(&self.owner()?.vectors)
+    }
+
+    /// Vector 0: raised when the fault log grows; read `fault_log` then. `None` where the device
+    /// has no vectors.
+    ///
+    /// # Errors
+    /// As `dma`.
+    pub fn events(&self) -> Result<Option<Arc<Vector>>> {
+        Ok(self.owner()?.vectors.get(0))
+    }
+
+    /// One queue's doorbell page.
+    ///
+    /// # Errors
+    /// `Invalid` where there is no such queue; as `dma`.
+    pub fn doorbell(&self, queue: u32) -> Result<Doorbell> {
+        let queues = &self.info.capabilities.queues;
+        if queue >= queues.count {
+            return Err(Error::Invalid {
+                what: format!("queue {queue}: the device has 0 to {}", queues.count - 1),
+            });
+        }
+        Doorbell::open(&self.owner()?.doorbells, queue, queues.doorbell_stride)
+    }
+
+    /// One moment in device time and the host's clocks.
+    ///
+    /// # Errors
+    /// `Forked`, `Lost`.
+    pub fn clock(&self) -> Result<Clock> {
+        self.check()?;
+        let ticks = self.info.capabilities.time.ticks_per_second;
+        Clock::read(&self.registers, ticks)
+    }
+
+    /// The device's state; the raw number where the library does not know it.
+    ///
+    /// # Errors
+    /// `Forked`, `Lost`.
+    pub fn state(&self) -> Result<std::result::Result<DeviceState, u32>> {
+        self.check()?;
+        let raw = self.registers.read::<Status>()?.state();
+        Ok(DeviceState::from_code(raw).ok_or(raw))
+    }
+
+    /// The firmware's heartbeat: must differ after `limits::HEARTBEAT_PERIOD`.
+    ///
+    /// # Errors
+    /// `Forked`, `Lost`.
+    pub fn heartbeat(&self) -> Result<u32> {
+        self.check()?;
+        Ok(self.registers.read::<Heartbeat>()?.0)
+    }
+
+    /// Every register of BAR0 with its value; `None` where it is write-only.
+    ///
+    /// # Errors
+    /// `Forked`, `Lost`.
+    pub fn dump(&self) -> Result<Vec<(&'static RegisterRow, Option<u64>)>> {
+        self.check()?;
+        let value = |row: &'static RegisterRow| -> Result<Option<u64>> {
+            if row.access == Access::Wo {
+                return Ok(None);
+            }
+            let at = u64::from(row.offset);
+            let low = u64::from(self.registers.word(at)?);
+            Ok(Some(if row.bytes == 8 {
+                low | u64::from(self.registers.word(at + 4)?) << 32
+            } else {
+                low
+            }))
+        };
+        BAR0.iter().map(|row| Ok((row, value(row)?))).collect()
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if self.owner.is_none() || !self.mark.is_ours() || self.transport.is_lost() {
+            return;
+        }
+        if let Err(error) = master(&self.transport, false) {
+            log::warn!("close {}: bus mastering stays on: {error}", self.info.name);
+        }
+    }
+}
+
+/// Lets the device reach host memory, or not. PCI command register, bits 1 and 2.
+fn master(transport: &Arc<dyn Transport>, on: bool) -> Result<()> {
+    let mut word = [0; 2];
+    transport.read(CONFIG_REGION, PCI_COMMAND, &mut word)?;
+    let was = u16::from_le_bytes(word);
+    let bits = if on {
+        was | PCI_MEMORY | PCI_MASTER
+    } else {
+        was & !PCI_MASTER
+    };
+    if bits == was {
+        return Ok(());
+    }
+    transport.write(CONFIG_REGION, PCI_COMMAND, &bits.to_le_bytes())
+}
+
+/// Reads who the device is, once; everything is checked here.
+fn identify(registers: &Bar, name: String, backend: &'static str) -> Result<DeviceInfo> {
+    let magic = registers.read::<Magic>()?.0;
+    if magic != MAGIC {
+        return Err(Error::Protocol {
+            code: FaultCode::BadDiscovery,
+            what: format!("{name}: MAGIC reads {magic:#010x}, not {MAGIC:#010x}: another device"),
+        });
+    }
+    let version = registers.read::<Version>()?;
+    if version.major() != VERSION_MAJOR {
+        return Err(Error::Version {
+            what: "host interface",
+            found: format!("{}.{}", version.major(), version.minor()),
+            needed: format!("{VERSION_MAJOR}.x"),
+        });
+    }
+    let platform = registers.read::<PlatformId>()?.0;
+    let at = registers.read::<CapsPointer>()?.0;
+    let end = u64::from(at) + u64::from(CAPS_BYTES);
+    if !at.is_multiple_of(8) || end > BAR0_BYTES {
+        return Err(Error::Protocol {
+            code: FaultCode::BadDiscovery,
+            what: format!("{name}: CAPS is {at:#x}"),
+        });
+    }
+    let mut records = vec![0; CAPS_BYTES as usize];
+    registers.copy(u64::from(at), &mut records)?;
+    let capabilities = capabilities::parse(&records)?;
+    let mut uuid = [0; 16];
+    uuid[..8].copy_from_slice(&registers.read::<UuidLow>()?.0.to_le_bytes());
+    uuid[8..].copy_from_slice(&registers.read::<UuidHigh>()?.0.to_le_bytes());
+    Ok(DeviceInfo {
+        name,
+        backend,
+        platform: Platform::from_code(platform).ok_or(platform),
+        uuid: Uuid(uuid),
+        serial: registers.read::<Serial>()?.0,
+        version: (version.major(), version.minor()),
+        features_offered: registers.read::<FeaturesOffered>()?.0,
+        features: 0,
+        boot_id: registers.read::<BootId>()?.0,
+        vectors: 0,
+        capabilities,
+    })
+}
