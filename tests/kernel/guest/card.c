@@ -131,6 +131,19 @@ static volatile uint32_t *page_at(struct device *d, const struct bar *bar, uint6
 	return page;
 }
 
+static double per_read(volatile uint32_t *page, struct device *d, const struct bar *bar, int count)
+{
+	struct timespec start, end;
+	uint32_t sum = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	for (int i = 0; i < count; i++)
+		sum += page ? page[0] : relayed(d, bar, JALAPENO_HW_REG_MAGIC);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	(void)sum;
+	return ((double)(end.tv_sec - start.tv_sec) * 1e9 + (double)(end.tv_nsec - start.tv_nsec)) / count;
+}
+
 /* A store through the mapping and a load through the kernel meet on one page. */
 static void shared(struct device *d, const struct bar *bar, uint64_t at, const char *name)
 {
@@ -169,6 +182,11 @@ static void check_bars(struct device *d)
 	/* Queue 0 does not exist yet, so its doorbell page is ordinary memory. */
 	shared(d, &doorbells, 0, "doorbell-shared");
 	shared(d, &window, 0, "window-shared");
+
+	volatile uint32_t *doorbell = page_at(d, &doorbells, 0);
+	const double mapped = per_read(doorbell, d, NULL, 10000), trapped = per_read(NULL, d, &registers, 200);
+	verdict("doorbell-not-trapped", mapped * 10 < trapped, "%.0f ns a mapped load, %.0f ns a relayed one", mapped,
+		trapped);
 }
 
 static void check_vectors(struct device *d, const char *kernel)

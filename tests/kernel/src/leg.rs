@@ -27,7 +27,7 @@ pub struct Leg {
 }
 
 /// Every leg, in the order they run.
-pub const LEGS: [Leg; 4] = [
+pub const LEGS: [Leg; 5] = [
     Leg {
         name: "6.1",
         family: "6.1",
@@ -97,6 +97,17 @@ pub const LEGS: [Leg; 4] = [
         backend: "type1",
         fetched: &["qemu", "busybox", "kernel-newest"],
         built: &["shim-newest", "guest"],
+    },
+    Leg {
+        name: "debug",
+        family: "debug",
+        kernel: "debug",
+        modules_in: "debug/modules",
+        modules: &[],
+        shim: "shim-debug",
+        backend: "cdev",
+        fetched: &["qemu", "busybox"],
+        built: &["debug", "shim-debug", "guest"],
     },
 ];
 

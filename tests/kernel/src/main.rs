@@ -65,7 +65,7 @@ const BOOTS: [Boot; 3] = [
         cards: 2,
         driver: Driver::VfioPci,
         bind: CARD,
-        stories: &["card"],
+        stories: &["card", "owners"],
     },
     Boot {
         name: "shim",
@@ -73,7 +73,7 @@ const BOOTS: [Boot; 3] = [
         cards: 2,
         driver: Driver::Shim,
         bind: CARD,
-        stories: &["card", "shim"],
+        stories: &["card", "owners", "shim", "sensors"],
     },
 ];
 
@@ -240,7 +240,7 @@ fn userland(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<u8>> {
     archive.device("dev/console", 5, 1)?;
     archive.copy("init", &guest.join("init"))?;
     archive.copy("bin/busybox", &cache.join("busybox/usr/bin/busybox"))?;
-    for program in ["probe", "card"] {
+    for program in ["probe", "card", "owner"] {
         archive.copy(
             &format!("bin/{program}"),
             &cache.join("guest").join(program),
