@@ -1,11 +1,30 @@
 //! The reference device: a Jalapeño card in software, behind vfio-user.
+
+pub mod card;
 pub mod client;
+pub mod cradle;
 pub mod dma;
+pub mod doorbells;
+pub mod energy;
+pub mod engine;
+pub mod execute;
+pub mod fault_log;
+pub mod faults;
 pub mod gate;
+pub mod hbm;
 pub mod host;
+pub mod identity;
 pub mod irq;
+mod launch;
+mod manage;
+pub mod memory;
+mod misbehave;
 pub mod pci;
+pub mod queue;
+mod registers;
+mod resets;
 pub mod server;
 pub mod slot;
 pub mod span;
 pub mod stream;
+pub mod trouble;

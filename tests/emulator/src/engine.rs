@@ -1,0 +1,499 @@
+//! The engine: the thread that runs the queues.
+//!
+//! A plain store of the client wakes nobody. So the engine spins for a millisecond after the last
+//! work, then looks every 50 us, and after 100 ms every millisecond. Orders from the registers
+//! wake it at once. While it may touch client memory it is inside the host's gate.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use jalapeno_hw::faults::FaultCode;
+use jalapeno_hw::packets::{HEADER_OPCODE, Opcode};
+use jalapeno_hw::queue::QueueCreate;
+use jalapeno_hw::regs::{DeviceState, Feature, QueueState, ScrubPhase};
+
+use crate::card::Card;
+use crate::execute::{Clock, Failure, Outcome, Runner};
+use crate::faults::{Fault, Unit};
+use crate::queue::{Block, Queue, Stop};
+use crate::trouble::{Culprit, Trouble};
+
+/// Packets run before the completion word is stored.
+const BURST: u32 = 16;
+/// Looks at a queue between two looks at doorbells while everything is empty.
+const LOOKS_A_DOORBELL: u32 = 32;
+/// Looks at a queue between two clock reads while everything is empty.
+const LOOKS_A_CLOCK: u32 = 512;
+/// How long the engine spins after the last work.
+const SPIN_NS: u64 = 1_000_000;
+/// How long it looks often.
+const OFTEN_NS: u64 = 100_000_000;
+/// Its sleep while it looks often.
+const OFTEN: Duration = Duration::from_micros(50);
+/// Its sleep when nothing has happened for long.
+const SELDOM: Duration = Duration::from_millis(1);
+
+/// The engine.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) card: Arc<Card>,
+    pub(crate) queues: Vec<Queue>,
+    pub(crate) runner: Runner,
+    /// No packet runs (fault injection, quiesce).
+    pub(crate) halted: bool,
+    pub(crate) quiesced: bool,
+    /// What [`Host::generation`](crate::host::Host::generation) was when pointers were found.
+    located: u64,
+    bus_master: bool,
+}
+
+/// Starts a card's engine; it ends when the card is ordered to stop.
+///
+/// # Errors
+/// What the system said to a new thread.
+pub fn start(card: &Arc<Card>) -> io::Result<JoinHandle<()>> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(card.options.threads)
+        .thread_name(|index| format!("kernel-{index}"))
+        .build()
+        .map_err(io::Error::other)?;
+    let mut engine = Engine {
+        card: Arc::clone(card),
+        queues: Vec::new(),
+        runner: Runner::new(Arc::clone(card), pool),
+        halted: false,
+        quiesced: false,
+        located: u64::MAX,
+        bus_master: false,
+    };
+    let thread = std::thread::Builder::new()
+        .name("engine".into())
+        .spawn(move || engine.run())?;
+    card.enlist(thread.thread().clone());
+    Ok(thread)
+}
+
+impl Engine {
+    fn run(&mut self) {
+        // Otherwise a sleep of 50 us takes 100.
+        let _ = nix::sys::prctl::set_timerslack(1000);
+        let card = Arc::clone(&self.card);
+        let gate = card.host.gate();
+        gate.enter();
+        let mut last_work = card.now();
+        let mut looks = 0u32;
+        let mut doorbell_looks = 0u32;
+        loop {
+            if card.has_orders() {
+                while let Some(order) = card.take_order() {
+                    let go_on = self.obey(order);
+                    card.obeyed();
+                    if !go_on {
+                        gate.leave();
+                        return;
+                    }
+                }
+                last_work = card.now();
+            }
+            if gate.wanted() {
+                gate.leave();
+                gate.enter();
+            }
+            if card.host.generation() != self.located {
+                self.locate();
+            }
+            let mut worked = 0;
+            if !self.halted && !self.quiesced && self.bus_master {
+                for index in 0..self.queues.len() {
+                    worked += self.serve(index);
+                }
+            }
+            if worked > 0 {
+                looks = 0;
+                doorbell_looks = 0;
+                last_work = 0;
+                continue;
+            }
+            let queues = u32::try_from(self.queues.len()).unwrap_or(1).max(1);
+            looks += queues;
+            doorbell_looks += queues;
+            if doorbell_looks >= LOOKS_A_DOORBELL {
+                doorbell_looks = 0;
+                self.look_at_doorbells();
+            }
+            if looks < LOOKS_A_CLOCK {
+                std::hint::spin_loop();
+                continue;
+            }
+            looks = 0;
+            let now = card.now();
+            if last_work == 0 {
+                last_work = now;
+            }
+            let idle = now.saturating_sub(last_work);
+            if idle < SPIN_NS && !self.queues.is_empty() {
+                // On one core the client must get its turn.
+                std::thread::yield_now();
+                continue;
+            }
+            self.look_at_doorbells();
+            gate.leave();
+            if self.queues.is_empty() || self.halted || self.quiesced {
+                std::thread::park_timeout(Duration::from_millis(100));
+            } else {
+                std::thread::park_timeout(if idle < OFTEN_NS { OFTEN } else { SELDOM });
+            }
+            gate.enter();
+            // One look at everything, then sleep again.
+            looks = LOOKS_A_CLOCK;
+        }
+    }
+
+    /// Runs what a queue has ready; how many packets.
+    #[inline]
+    fn serve(&mut self, index: usize) -> u32 {
+        let card = &*self.card;
+        let memory = card.memory();
+        let Some(queue) = self.queues.get_mut(index) else {
+            return 0;
+        };
+        if queue.stop.is_some() || queue.deaf {
+            return 0;
+        }
+        if queue.block.is_some() {
+            return self.unblock(index);
+        }
+        if card.injector.is_armed(Unit::Packet) || card.injector.is_any_active() {
+            return self.serve_crookedly(index);
+        }
+        let mut done = 0;
+        let mut clock = Clock::default();
+        let mut outcome = Ok(Outcome::Done);
+        let mut failing = [0; 8];
+        while done < BURST
+            && let Some(words) = queue.fetch(&memory)
+        {
+            // The word shows what is finished before a packet that may run longer starts.
+            if done > 0 && words[0] & HEADER_OPCODE != u64::from(Opcode::Nop.code()) {
+                break;
+            }
+            match self.runner.execute(queue.number, &words, &mut clock) {
+                Ok(Outcome::Done) => {
+                    queue.completed += 1;
+                    done += 1;
+                }
+                other => {
+                    (outcome, failing) = (other, words);
+                    break;
+                }
+            }
+        }
+        if done > 0 {
+            card.injector.count(Unit::Packet, done.into());
+            card.meter.add_packets(done.into());
+            self.publish(index);
+        }
+        self.conclude(index, outcome, failing, done)
+    }
+
+    /// Deals with a packet that did not simply end; packets that count as work.
+    pub(crate) fn conclude(
+        &mut self,
+        index: usize,
+        outcome: Result<Outcome, Failure>,
+        words: [u64; 8],
+        done: u32,
+    ) -> u32 {
+        match outcome {
+            Ok(Outcome::Done) => done,
+            Ok(Outcome::Blocked(block)) => {
+                if let Some(queue) = self.queues.get_mut(index) {
+                    queue.block = Some(match block {
+                        Block::Fence(wait, _) => Block::Fence(wait, words),
+                        other => other,
+                    });
+                }
+                done
+            }
+            Ok(Outcome::Manage) => {
+                match self.manage(&words) {
+                    Ok(()) => self.advance(0),
+                    Err(trouble) => self.fail(index, trouble, &words),
+                }
+                done + 1
+            }
+            Err(Failure::Trouble(trouble)) => {
+                self.fail(index, trouble, &words);
+                done + 1
+            }
+            // The order to reset is waiting: it is obeyed next.
+            Err(Failure::Abandoned) => done,
+        }
+    }
+
+    /// Counts the head of a queue, by number, as done and says so.
+    pub(crate) fn advance(&mut self, number: u16) {
+        let index = self.queues.iter().position(|queue| queue.number == number);
+        if let Some(index) = index {
+            self.card.injector.count(Unit::Packet, 1);
+            self.card.meter.add_packets(1);
+            if let Some(queue) = self.queues.get_mut(index) {
+                queue.block = None;
+                queue.completed += 1;
+            }
+            self.publish(index);
+        }
+    }
+
+    /// Stores a queue's completion word and sends its interrupt if that is due.
+    pub(crate) fn publish(&mut self, index: usize) {
+        let card = &*self.card;
+        let Some(queue) = self.queues.get_mut(index) else {
+            return;
+        };
+        if let Some(figures) = card.queues.get(usize::from(queue.number)) {
+            figures.completed.store(queue.completed, Ordering::Relaxed);
+        }
+        if let Err(trouble) = queue.publish(&card.memory()) {
+            self.lose(index, trouble);
+            return;
+        }
+        self.interrupt(index);
+    }
+
+    /// Sends a queue's interrupt if it is due.
+    #[inline]
+    fn interrupt(&mut self, index: usize) {
+        let card = &*self.card;
+        let Some(queue) = self.queues.get_mut(index) else {
+            return;
+        };
+        if !card.has_feature(Feature::Arm) || !queue.take_interrupt() {
+            return;
+        }
+        let vector = queue.shape.vector;
+        match card.injector.due(Unit::Interrupt) {
+            Some(fault @ Fault::InterruptLost) => card.injector.finish(fault),
+            Some(fault) => {
+                card.injector.finish(fault);
+                card.host.fire((vector + 1) % card.options.vectors.max(1));
+            }
+            None => card.host.fire(vector),
+        }
+    }
+
+    /// A queue's head waits: whether it can go on.
+    fn unblock(&mut self, index: usize) -> u32 {
+        let Some((block, number)) = self
+            .queues
+            .get(index)
+            .and_then(|queue| Some((queue.block?, queue.number)))
+        else {
+            return 0;
+        };
+        match block {
+            Block::Forever => 0,
+            Block::Until(time, words) => {
+                if self.card.now() < time {
+                    return 0;
+                }
+                let mut words = words;
+                words[2] = 0;
+                if let Some(queue) = self.queues.get_mut(index) {
+                    queue.block = None;
+                }
+                let outcome = self.runner.execute(number, &words, &mut Clock::default());
+                if let Ok(Outcome::Done) = outcome {
+                    self.advance(number);
+                    return 1;
+                }
+                self.conclude(index, outcome, words, 0)
+            }
+            Block::Fence(wait, words) => match self.runner.is_met(&wait) {
+                Ok(true) => {
+                    self.advance(number);
+                    1
+                }
+                Ok(false) if wait.deadline == 0 || self.card.now() < wait.deadline => 0,
+                Ok(false) => {
+                    self.fail(index, Trouble::new(FaultCode::Deadline), &words);
+                    1
+                }
+                Err(trouble) => {
+                    self.fail(index, trouble, &words);
+                    1
+                }
+            },
+        }
+    }
+
+    /// The head of a queue failed: record, word, interrupts; the queue stops. Host interface 7.
+    pub(crate) fn fail(&mut self, index: usize, trouble: Trouble, words: &[u64; 8]) {
+        let card = Arc::clone(&self.card);
+        let Some(queue) = self.queues.get_mut(index) else {
+            return;
+        };
+        let culprit = culprit(queue, words);
+        let record = card.report(&trouble, &culprit);
+        queue.block = None;
+        queue.failed += 1;
+        queue.stop = Some(Stop {
+            at: culprit.sequence,
+            code: trouble.code.code(),
+        });
+        card.set_queue_state(queue.number, QueueState::Stopped);
+        if let Some(figures) = card.queues.get(usize::from(queue.number)) {
+            figures.failed.store(queue.failed, Ordering::Relaxed);
+        }
+        // What cannot be told through the client's memory is in the log.
+        let told = queue.push_error(&card.memory(), record);
+        if let Err(second) = told {
+            card.report(
+                &second,
+                &Culprit {
+                    cookie: 0,
+                    ..culprit
+                },
+            );
+        }
+        self.publish(index);
+        card.host.fire(0);
+    }
+
+    /// A queue's own memory is gone: it stops, and only the log can say so.
+    fn lose(&mut self, index: usize, trouble: Trouble) {
+        let card = Arc::clone(&self.card);
+        if let Some(queue) = self.queues.get_mut(index) {
+            let culprit = culprit(queue, &[0; 8]);
+            if queue.stop.is_none() {
+                queue.stop = Some(Stop {
+                    at: culprit.sequence,
+                    code: trouble.code.code(),
+                });
+                queue.failed += 1;
+                card.set_queue_state(queue.number, QueueState::Stopped);
+                card.report(
+                    &trouble,
+                    &Culprit {
+                        sequence: 0,
+                        ..culprit
+                    },
+                );
+                card.host.fire(0);
+            }
+        }
+    }
+
+    /// Mappings changed: every queue finds its memory anew, and stops where it cannot.
+    fn locate(&mut self) {
+        let card = Arc::clone(&self.card);
+        self.located = card.host.generation();
+        self.bus_master = card.host.is_bus_master();
+        if !self.bus_master {
+            return;
+        }
+        for index in 0..self.queues.len() {
+            let found = self
+                .queues
+                .get_mut(index)
+                .map(|queue| queue.locate(&card.memory()));
+            if let Some(Err(trouble)) = found {
+                self.lose(index, trouble);
+            }
+        }
+    }
+
+    /// Doorbell words are levels: TAIL for its correctness, ARM, RESUME.
+    fn look_at_doorbells(&mut self) {
+        if self.halted || self.quiesced || !self.bus_master {
+            return;
+        }
+        for index in 0..self.queues.len() {
+            self.look_at_doorbell(index);
+        }
+    }
+
+    /// The same for one queue.
+    pub(crate) fn look_at_doorbell(&mut self, index: usize) {
+        let card = Arc::clone(&self.card);
+        let Some(queue) = self.queues.get_mut(index) else {
+            return;
+        };
+        if queue.try_resume() {
+            card.set_queue_state(queue.number, QueueState::Running);
+            self.publish(index);
+            return;
+        }
+        if queue.stop.is_none()
+            && queue.block.is_none()
+            && !queue.deaf
+            && let Err(trouble) = queue.check_doorbell(&card.memory())
+        {
+            self.fail(index, trouble, &[0; 8]);
+            return;
+        }
+        self.interrupt(index);
+    }
+
+    /// Creates a queue.
+    ///
+    /// # Errors
+    /// As [`Queue::create`], and BAD_QUEUE where it exists.
+    pub(crate) fn create_queue(&mut self, shape: QueueCreate) -> Result<(), Trouble> {
+        let card = Arc::clone(&self.card);
+        if self
+            .queues
+            .iter()
+            .any(|queue| u32::from(queue.number) == shape.queue)
+        {
+            return Err(Trouble::detail(FaultCode::BadQueue, shape.queue.into(), 0));
+        }
+        let serving = card.is(DeviceState::Ready) || card.is(DeviceState::Degraded);
+        let scrubbing = card.scrub_phase.load(Ordering::Acquire) == ScrubPhase::Running.code();
+        if !serving || self.quiesced || scrubbing {
+            return Err(Trouble::new(FaultCode::NotPermitted));
+        }
+        if !card.host.is_bus_master() {
+            return Err(Trouble::new(FaultCode::BusMasterOff));
+        }
+        let queue = Queue::create(&card, shape)?;
+        if let Some(figures) = card.queues.get(usize::from(queue.number)) {
+            figures.completed.store(0, Ordering::Relaxed);
+            figures.failed.store(0, Ordering::Relaxed);
+        }
+        card.set_queue_state(queue.number, QueueState::Running);
+        card.idle.store(false, Ordering::Release);
+        self.queues.push(queue);
+        Ok(())
+    }
+
+    /// Destroys a queue; whether it existed. Its memory is never touched again.
+    pub(crate) fn destroy_queue(&mut self, number: u32) -> bool {
+        let before = self.queues.len();
+        self.queues
+            .retain(|queue| u32::from(queue.number) != number);
+        if let Ok(number) = u16::try_from(number) {
+            self.card.set_queue_state(number, QueueState::Absent);
+        }
+        let empty = self.queues.is_empty() || self.quiesced;
+        self.card.idle.store(empty, Ordering::Release);
+        self.queues.len() < before
+    }
+}
+
+/// What a record says of a queue's head.
+pub(crate) fn culprit(queue: &Queue, words: &[u64; 8]) -> Culprit {
+    let opcode = u32::try_from(words[0] & HEADER_OPCODE).unwrap_or_default();
+    let launch = Opcode::Launch.code();
+    let argument = u32::try_from(words[0] >> 32).unwrap_or_default();
+    Culprit {
+        queue: Some(queue.number),
+        sequence: queue.completed + 1,
+        cookie: words[1],
+        opcode,
+        kernel: if opcode == launch { argument } else { 0 },
+    }
+}

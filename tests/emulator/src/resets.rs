@@ -1,0 +1,151 @@
+//! Orders from the registers: resets, queue 0, quiesce, kicks and scrubs. Host interface 8.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use jalapeno_hw::faults::FaultCode;
+use jalapeno_hw::limits::{RESET_DEVICE_TIME, RESET_QUEUE_TIME};
+use jalapeno_hw::regs::{DeviceState, QueueState, ResetLevel, ResetPhase, ScrubPhase};
+
+use crate::card::Order;
+use crate::engine::Engine;
+use crate::faults::{Fault, Unit};
+use crate::trouble::Trouble;
+
+impl Engine {
+    /// Obeys an order; whether the engine goes on.
+    pub(crate) fn obey(&mut self, order: Order) -> bool {
+        let card = Arc::clone(&self.card);
+        match order {
+            Order::Stop => return false,
+            // Asked for twice: the first one stands.
+            Order::CreateQueue0(_) if card.queue_zero_exists() => {}
+            Order::CreateQueue0(shape) => {
+                if let Err(trouble) = self.create_queue(shape) {
+                    let refusal = &card.queue_zero.refusal;
+                    refusal.store(trouble.code.code(), Ordering::Relaxed);
+                    card.set_queue_state(0, QueueState::Refused);
+                }
+            }
+            Order::DestroyQueue0 => {
+                self.destroy_queue(0);
+            }
+            Order::Kick(number) => {
+                let index = self.queues.iter().position(|queue| queue.number == number);
+                if let Some(index) = index {
+                    if let Some(queue) = self.queues.get_mut(index) {
+                        queue.deaf = false;
+                    }
+                    self.look_at_doorbell(index);
+                }
+            }
+            Order::Quiesce(wanted) => {
+                self.quiesced = wanted;
+                let idle = wanted || self.queues.is_empty();
+                card.idle.store(idle, Ordering::Release);
+                card.set_state(card.serving_state());
+            }
+            Order::Scrub => self.scrub(),
+            Order::Reset(level, queue) => self.reset(level, queue),
+        }
+        true
+    }
+
+    fn scrub(&mut self) {
+        let card = &self.card;
+        let allowed = self.quiesced || self.queues.is_empty();
+        let phase = if allowed && card.hbm.scrub().is_ok() {
+            card.scrub_count.fetch_add(1, Ordering::Relaxed);
+            ScrubPhase::Done
+        } else {
+            ScrubPhase::Failed
+        };
+        card.scrub_phase.store(phase.code(), Ordering::Release);
+    }
+
+    fn reset(&mut self, level: ResetLevel, queue: u16) {
+        let card = Arc::clone(&self.card);
+        let fault = card.injector.due(Unit::Reset);
+        if let Some(fault) = fault {
+            card.injector.finish(fault);
+        }
+        if fault == Some(Fault::ResetOverruns) {
+            let time = match level {
+                ResetLevel::Queue | ResetLevel::Engines => RESET_QUEUE_TIME,
+                _ => RESET_DEVICE_TIME,
+            };
+            self.sleep(3 * time);
+        }
+        if fault == Some(Fault::ResetFails) {
+            card.abandon.store(0, Ordering::Release);
+            card.set_state(card.serving_state());
+            card.end_reset(ResetPhase::Failed);
+            return;
+        }
+        let found = match level {
+            ResetLevel::Queue => self.reset_queue(queue),
+            ResetLevel::Engines => {
+                self.halted = false;
+                let numbers: Vec<_> = self.queues.iter().map(|queue| queue.number).collect();
+                for number in numbers {
+                    self.reset_queue(number);
+                }
+                card.injector.finish(Fault::EngineStops);
+                card.set_state(card.serving_state());
+                true
+            }
+            _ => {
+                self.reset_device();
+                true
+            }
+        };
+        card.abandon.store(0, Ordering::Release);
+        card.end_reset(if found {
+            ResetPhase::Done
+        } else {
+            ResetPhase::Failed
+        });
+    }
+
+    /// Cancels a queue's packets; it stops and can be resumed. Whether there is such a queue.
+    fn reset_queue(&mut self, number: u16) -> bool {
+        let Some(index) = self.queues.iter().position(|queue| queue.number == number) else {
+            return false;
+        };
+        if let Some(queue) = self.queues.get_mut(index) {
+            queue.deaf = false;
+            queue.block = None;
+            // It stopped before: what it stopped for stands, one record a stop.
+            if queue.stop.is_some() {
+                return true;
+            }
+        }
+        self.fail(index, Trouble::new(FaultCode::QueueReset), &[0; 8]);
+        true
+    }
+
+    /// Queues are gone, GENERATION rises. HBM, the log and the counters of a lifetime stay.
+    pub(crate) fn reset_device(&mut self) {
+        let card = Arc::clone(&self.card);
+        self.queues.clear();
+        self.halted = false;
+        self.quiesced = false;
+        card.doorbells.span().set(0);
+        card.clear_registers();
+        for fault in [Fault::EngineStops, Fault::FirmwareCrash] {
+            card.injector.finish(fault);
+        }
+        card.idle.store(true, Ordering::Release);
+        card.generation.fetch_add(1, Ordering::AcqRel);
+        card.set_state(DeviceState::Ready);
+    }
+
+    /// Sleeps outside the gate.
+    pub(crate) fn sleep(&self, time: Duration) {
+        let gate = self.card.host.gate();
+        gate.leave();
+        std::thread::sleep(time);
+        gate.enter();
+    }
+}
