@@ -23,7 +23,10 @@ fn no_result(manage: &Manage) -> Result<(), Trouble> {
 
 /// An offset that counts from the input structure, not from the packet.
 fn in_input(mut trouble: Trouble) -> Trouble {
-    if matches!(trouble.code, FaultCode::ReservedField | FaultCode::BadParameter) {
+    if matches!(
+        trouble.code,
+        FaultCode::ReservedField | FaultCode::BadParameter
+    ) {
         trouble.detail[2] = 1;
     }
     trouble

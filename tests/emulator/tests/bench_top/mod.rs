@@ -10,9 +10,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use jalapeno_emulator::card::{Card, Order};
+use jalapeno_emulator::cradle::Cradle;
 use jalapeno_emulator::engine;
 use jalapeno_emulator::identity::Options;
-use jalapeno_emulator::cradle::Cradle;
 
 pub const MIB: u64 = 1 << 20;
 pub const HBM: u64 = 1 << 56;
