@@ -666,12 +666,14 @@ enum jalapeno_hw_fault_class {
 enum jalapeno_hw_fault_code {
     /* The opcode is unknown or reserved. detail[0]: the header. */
     JALAPENO_HW_FAULT_CODE_UNKNOWN_OPCODE = 0x101,
-    /* A field that must be zero is not. detail[0]: its byte offset in the packet or structure. */
+    /* A field that must be zero is not. detail[0]: its byte offset; detail[2]: 0 in the packet,
+     * 1 in its input or argument block. */
     JALAPENO_HW_FAULT_CODE_RESERVED_FIELD = 0x102,
-    /* A parameter is outside its range. detail[0]: its byte offset or word; detail[1]: its
-     * value. */
+    /* A parameter is outside its range. detail[0]: its byte offset; detail[1]: its value;
+     * detail[2]: 0 in the packet, 1 in its input or argument block. */
     JALAPENO_HW_FAULT_CODE_BAD_PARAMETER = 0x103,
-    /* A management packet on a queue other than 0. */
+    /* A management packet on a queue other than 0, or what the device's state forbids now.
+     * detail[0]: the DeviceState. */
     JALAPENO_HW_FAULT_CODE_NOT_PERMITTED = 0x104,
     /* The kernel is unknown or reserved. */
     JALAPENO_HW_FAULT_CODE_UNKNOWN_KERNEL = 0x105,
@@ -702,7 +704,7 @@ enum jalapeno_hw_fault_code {
     JALAPENO_HW_FAULT_CODE_UNMAPPED_WRITE = 0x202,
     /* A write through a mapping that only permits reads. */
     JALAPENO_HW_FAULT_CODE_READ_ONLY = 0x203,
-    /* An address is not aligned as the packet requires. */
+    /* An address is not aligned as the packet requires. detail[0]: the byte offset of its field. */
     JALAPENO_HW_FAULT_CODE_MISALIGNED = 0x204,
     /* HBM has no page left to back the write (emulator: its limit on resident memory). */
     JALAPENO_HW_FAULT_CODE_HBM_EXHAUSTED = 0x205,
@@ -733,7 +735,7 @@ enum jalapeno_hw_fault_code {
     JALAPENO_HW_FAULT_CODE_BAD_QUEUE_SHAPE = 0x403,
     /* The queue was reset; its packets are cancelled. */
     JALAPENO_HW_FAULT_CODE_QUEUE_RESET = 0x404,
-    /* The error ring was full: older records were overwritten. detail[0]: records lost. */
+    /* Records' indices have a gap: some were overwritten unread. detail[0]: records lost. */
     JALAPENO_HW_FAULT_CODE_ERRORS_LOST = 0x405,
     /* Clocks were lowered because the device is hot. detail[0]: temperature in thousandths. */
     JALAPENO_HW_FAULT_CODE_THROTTLE_THERMAL = 0x501,

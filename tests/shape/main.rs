@@ -2,5 +2,6 @@
 
 mod blessed;
 mod compiler;
+mod document;
 mod header;
 mod layout;

@@ -216,15 +216,18 @@ catalogue! {
     /// The opcode is unknown or reserved. detail[0]: the header.
     UnknownOpcode "UNKNOWN_OPCODE" = 0x0101 Packet Error Queue RestartQueue
         "Check that library and firmware speak the same interface version.";
-    /// A field that must be zero is not. detail[0]: its byte offset in the packet or structure.
+    /// A field that must be zero is not. detail[0]: its byte offset; detail[2]: 0 in the packet,
+    /// 1 in its input or argument block.
     ReservedField "RESERVED_FIELD" = 0x0102 Packet Error Queue RestartQueue
         "Clear the field; structures start as all zeros.";
-    /// A parameter is outside its range. detail[0]: its byte offset or word; detail[1]: its value.
+    /// A parameter is outside its range. detail[0]: its byte offset; detail[1]: its value;
+    /// detail[2]: 0 in the packet, 1 in its input or argument block.
     BadParameter "BAD_PARAMETER" = 0x0103 Packet Error Queue RestartQueue
         "Correct the parameter named in the record.";
-    /// A management packet on a queue other than 0.
+    /// A management packet on a queue other than 0, or what the device's state forbids now.
+    /// detail[0]: the DeviceState.
     NotPermitted "NOT_PERMITTED" = 0x0104 Packet Error Queue RestartQueue
-        "Send management packets to queue 0.";
+        "Send management packets to queue 0; create queues while the device is READY.";
     /// The kernel is unknown or reserved.
     UnknownKernel "UNKNOWN_KERNEL" = 0x0105 Packet Error Queue RestartQueue
         "Ask the KERNELS capability what the firmware has.";
@@ -265,7 +268,7 @@ catalogue! {
     /// A write through a mapping that only permits reads.
     ReadOnly "READ_ONLY" = 0x0203 Memory Error Queue RestartQueue
         "Register the memory as writable, or write elsewhere.";
-    /// An address is not aligned as the packet requires.
+    /// An address is not aligned as the packet requires. detail[0]: the byte offset of its field.
     Misaligned "MISALIGNED" = 0x0204 Memory Error Queue RestartQueue
         "Align the address as docs/host-interface.md says.";
     /// HBM has no page left to back the write (emulator: its limit on resident memory).
@@ -312,7 +315,7 @@ catalogue! {
     /// The queue was reset; its packets are cancelled.
     QueueReset "QUEUE_RESET" = 0x0404 Queue Error Queue Retry
         "Resume the queue and submit again.";
-    /// The error ring was full: older records were overwritten. detail[0]: records lost.
+    /// Records' indices have a gap: some were overwritten unread. detail[0]: records lost.
     ErrorsLost "ERRORS_LOST" = 0x0405 Queue Warning Queue None
         "Read errors sooner or give the queue a larger error ring.";
 
