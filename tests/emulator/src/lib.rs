@@ -15,6 +15,7 @@ pub mod hbm;
 pub mod host;
 pub mod identity;
 pub mod irq;
+pub mod kernels;
 mod launch;
 mod manage;
 pub mod memory;

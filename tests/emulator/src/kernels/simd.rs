@@ -1,0 +1,214 @@
+//! Dot products of a weight row in shared memory with a private vector, at memory speed.
+
+use half::f16;
+use jalapeno_hw::kernels::DType;
+
+/// Which instructions may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Any processor.
+    Plain,
+    /// AVX2, FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, VL.
+    Avx512,
+}
+
+impl Level {
+    /// What this processor has, or less where `JALAPENO_EMULATOR_SIMD` says `plain` or `avx2`
+    /// (valgrind knows no AVX-512).
+    #[must_use]
+    pub fn detect() -> Self {
+        let allowed = match std::env::var("JALAPENO_EMULATOR_SIMD").as_deref() {
+            Ok("plain") => Self::Plain,
+            Ok("avx2") => Self::Avx2,
+            _ => Self::Avx512,
+        };
+        Self::present().min(allowed)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn present() -> Self {
+        if !(is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c"))
+        {
+            return Self::Plain;
+        }
+        let wide = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl");
+        if wide { Self::Avx512 } else { Self::Avx2 }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn present() -> Self {
+        Self::Plain
+    }
+}
+
+/// The sum of products of `x` with the dense row of weights at `row`, in f32.
+///
+/// # Safety
+/// `row` points to `x.len()` readable elements of type `ty`, one of F32, F16, BF16.
+pub unsafe fn dot(level: Level, ty: DType, row: *const u8, x: &[f32]) -> f32 {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level was detected; the row is the caller's promise.
+        Level::Avx512 => unsafe { wide::dot(ty, row, x) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx2 => unsafe { narrow::dot(ty, row, x) },
+        // SAFETY: as above.
+        _ => unsafe { plain(ty, row, x) },
+    }
+}
+
+/// # Safety
+/// As `dot`.
+unsafe fn plain(ty: DType, row: *const u8, x: &[f32]) -> f32 {
+    let mut sum = 0.0f32;
+    for (i, &x) in x.iter().enumerate() {
+        // SAFETY: element i is readable by the caller's promise.
+        let w = unsafe {
+            match ty {
+                DType::F32 => row.cast::<f32>().add(i).read_unaligned(),
+                DType::F16 => f16::from_bits(row.cast::<u16>().add(i).read_unaligned()).to_f32(),
+                _ => f32::from_bits(u32::from(row.cast::<u16>().add(i).read_unaligned()) << 16),
+            }
+        };
+        sum = w.mul_add(x, sum);
+    }
+    sum
+}
+
+macro_rules! vectorised {
+    ($name:ident, $features:literal, $lanes:literal, $zero:ident, $loadu:ident, $fmadd:ident, $add:ident, $reduce:expr, $f16:expr, $bf16:expr) => {
+        #[cfg(target_arch = "x86_64")]
+        mod $name {
+            use std::arch::x86_64::*;
+
+            use super::{DType, plain};
+
+            /// # Safety
+            /// As `super::dot`, on a processor that has these features.
+            #[target_feature(enable = $features)]
+            pub unsafe fn dot(ty: DType, row: *const u8, x: &[f32]) -> f32 {
+                // SAFETY: promised by the caller.
+                unsafe {
+                    match ty {
+                        DType::F32 => sum(ty, row, x, 4, |at| $loadu(at.cast())),
+                        DType::F16 => sum(ty, row, x, 2, $f16),
+                        _ => sum(ty, row, x, 2, $bf16),
+                    }
+                }
+            }
+
+            #[inline]
+            #[target_feature(enable = $features)]
+            unsafe fn sum(
+                ty: DType,
+                row: *const u8,
+                x: &[f32],
+                bytes: usize,
+                load: impl Fn(*const u8) -> Lanes,
+            ) -> f32 {
+                let mut sums = [$zero(); 4];
+                let whole = x.len() / (4 * $lanes) * (4 * $lanes);
+                for i in (0..whole).step_by(4 * $lanes) {
+                    for (lane, sum) in sums.iter_mut().enumerate() {
+                        let at = i + lane * $lanes;
+                        // SAFETY: at + lanes <= whole <= x.len(), readable by the promise.
+                        let weights = unsafe { load(row.add(at * bytes)) };
+                        // SAFETY: as above.
+                        let values = unsafe { $loadu(x.as_ptr().add(at)) };
+                        *sum = $fmadd(weights, values, *sum);
+                    }
+                }
+                let total = $add($add(sums[0], sums[1]), $add(sums[2], sums[3]));
+                // SAFETY: the rest of the row, by the caller's promise.
+                $reduce(total) + unsafe { plain(ty, row.add(whole * bytes), &x[whole..]) }
+            }
+
+            type Lanes = super::lanes::$name;
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod lanes {
+    #![allow(non_camel_case_types, reason = "named as the modules that use them")]
+    pub type narrow = std::arch::x86_64::__m256;
+    pub type wide = std::arch::x86_64::__m512;
+}
+
+vectorised!(
+    narrow,
+    "avx2,fma,f16c",
+    8,
+    _mm256_setzero_ps,
+    _mm256_loadu_ps,
+    _mm256_fmadd_ps,
+    _mm256_add_ps,
+    |v: __m256| {
+        let half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+        _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps::<1>(pair, pair)))
+    },
+    |at| _mm256_cvtph_ps(_mm_loadu_si128(at.cast())),
+    |at| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(
+        _mm_loadu_si128(at.cast())
+    )))
+);
+
+vectorised!(
+    wide,
+    "avx512f,avx512bw,avx512vl",
+    16,
+    _mm512_setzero_ps,
+    _mm512_loadu_ps,
+    _mm512_fmadd_ps,
+    _mm512_add_ps,
+    |v: __m512| _mm512_reduce_add_ps(v),
+    |at| _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())),
+    |at| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(
+        _mm256_loadu_si256(at.cast())
+    )))
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_gives_the_same_sum_within_rounding() {
+        for n in [0usize, 1, 7, 31, 32, 63, 64, 65, 127, 128, 300] {
+            let x: Vec<f32> = (0..n).map(|i| (i as f32 * 0.37).sin()).collect();
+            let w: Vec<f32> = (0..n).map(|i| (i as f32 * 0.11).cos()).collect();
+            let f16s: Vec<u16> = w.iter().map(|&v| f16::from_f32(v).to_bits()).collect();
+            let bf16s: Vec<u16> = w
+                .iter()
+                .map(|&v| half::bf16::from_f32(v).to_bits())
+                .collect();
+            for (ty, row) in [
+                (DType::F32, w.as_ptr().cast::<u8>()),
+                (DType::F16, f16s.as_ptr().cast()),
+                (DType::Bf16, bf16s.as_ptr().cast()),
+            ] {
+                // SAFETY: each row has n elements.
+                let plain = unsafe { dot(Level::Plain, ty, row, &x) };
+                for level in [Level::Avx2, Level::Avx512] {
+                    if level > Level::present() {
+                        continue;
+                    }
+                    // SAFETY: as above, and the processor has the level.
+                    let other = unsafe { dot(level, ty, row, &x) };
+                    assert!(
+                        (plain - other).abs() <= 1e-6 * n as f32,
+                        "{level:?} {ty:?} {n}: {plain} {other}"
+                    );
+                }
+            }
+        }
+    }
+}
