@@ -262,3 +262,150 @@ fn ascii(bytes: &[u8]) -> String {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    /// Records by hand from the specification, section 4: {id, version, bytes, flags} and body.
+    fn record(id: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+        let bytes = u16::try_from(8 + body.len()).unwrap();
+        let mut record = Vec::new();
+        for word in [id, 1, bytes, flags] {
+            record.extend(word.to_le_bytes());
+        }
+        record.extend(body);
+        record
+    }
+
+    fn queues(count: u32) -> Vec<u8> {
+        let mut body = vec![0; 24];
+        body[0..4].copy_from_slice(&count.to_le_bytes());
+        body[4..8].copy_from_slice(&0x1000u32.to_le_bytes());
+        body[8..11].copy_from_slice(&[2, 12, 8]);
+        body[12] = 17;
+        record(1, 1, &body)
+    }
+
+    fn memory() -> Vec<u8> {
+        let mut body = vec![0; 40];
+        body[7] = 1; // HBM at 1 << 56
+        body[11] = 0x40; // 1 GiB
+        body[24..28].copy_from_slice(&0x1_0000u32.to_le_bytes());
+        body[28..32].copy_from_slice(&0x20_0000u32.to_le_bytes());
+        record(2, 1, &body)
+    }
+
+    fn iova() -> Vec<u8> {
+        let mut body = vec![0; 16];
+        body[..6].fill(0xFF); // 48 bits
+        record(3, 1, &body)
+    }
+
+    fn time() -> Vec<u8> {
+        let mut body = vec![0; 32];
+        body[0..8].copy_from_slice(&1_000_000_000u64.to_le_bytes());
+        record(4, 1, &body)
+    }
+
+    fn whole() -> Vec<Vec<u8>> {
+        vec![queues(16), memory(), iova(), time()]
+    }
+
+    fn chain(records: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = records.concat();
+        bytes.extend([0; 8]);
+        bytes.resize(4096, 0);
+        bytes
+    }
+
+    #[test]
+    fn a_chain_is_read_and_optional_strangers_are_skipped() {
+        let mut records = whole();
+        records.insert(1, record(0x7777, 0, &[0xAA; 16]));
+        let mut product = [0; 64];
+        product[..9].copy_from_slice(b"Jalape\x1b\xf1o");
+        records.push(record(8, 0, &product));
+        let found = parse(&chain(&records)).unwrap();
+        assert_eq!((found.queues.count, found.memory.hbm_bytes), (16, 1 << 30));
+        assert_eq!(
+            found.product, "Jalape??o",
+            "control characters do not reach a terminal"
+        );
+        assert_eq!(found.telemetry, None);
+    }
+
+    #[test]
+    fn a_stranger_that_is_required_is_refused_by_name() {
+        let mut records = whole();
+        records.insert(0, record(0x22, 1, &[]));
+        let error = parse(&chain(&records)).unwrap_err();
+        assert_eq!(error.code(), Code::Version);
+        assert!(error.to_string().contains("0x22 (GRAPH)"), "{error}");
+    }
+
+    #[test]
+    fn every_required_record_is_missed() {
+        for missing in 0..4 {
+            let mut records = whole();
+            records.remove(missing);
+            let error = parse(&chain(&records)).unwrap_err();
+            assert!(error.to_string().contains("missing"), "{error}");
+        }
+    }
+
+    #[test]
+    fn chains_that_run_off_stand_still_or_repeat_are_refused() {
+        let good = chain(&whole());
+        let end = whole().concat().len();
+        for bytes in 0..end + 8 {
+            assert!(parse(&good[..bytes]).is_err(), "{bytes} bytes");
+        }
+        assert!(parse(&good[..end + 8]).is_ok());
+        for bytes in [0u16, 4, 7, 9, 0xFFFF, 0x8000] {
+            let mut bad = good.clone();
+            bad[4..6].copy_from_slice(&bytes.to_le_bytes());
+            let error = parse(&bad).unwrap_err();
+            assert_eq!(error.code(), Code::Protocol, "{bytes}: {error}");
+        }
+        let mut twice = whole();
+        twice.push(time());
+        assert!(
+            parse(&chain(&twice))
+                .unwrap_err()
+                .to_string()
+                .contains("twice")
+        );
+        assert!(parse(&[0xFF; 4096]).is_err());
+    }
+
+    #[test]
+    fn absurd_counts_are_refused_with_their_name_and_value() {
+        for count in [0, QUEUES_MAX + 1, u32::MAX] {
+            let mut records = whole();
+            records[0] = queues(count);
+            let error = parse(&chain(&records)).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("QUEUES.count is {count:#x}")),
+                "{error}"
+            );
+        }
+        // (record, byte of it, value, name)
+        for (at, byte, value, name) in [
+            (0, 12, 1, "QUEUES.doorbell_stride"),
+            (0, 17, 17, "QUEUES.depth_log2_max"),
+            (0, 16, 13, "QUEUES.depth_log2_max"),
+            (1, 19, 0, "MEMORY.hbm_bytes"),
+            (1, 33, 1, "MEMORY.small_page"),
+            (2, 15, 1, "IOVA.last"),
+            (3, 15, 0xFF, "TIME.ticks_per_second"),
+            (3, 19, 0xFF, "TIME.reset_queue_us"),
+        ] {
+            let mut records = whole();
+            records[at][byte] = value;
+            let error = parse(&chain(&records)).unwrap_err().to_string();
+            assert!(error.contains(name), "{name}: {error}");
+        }
+    }
+}

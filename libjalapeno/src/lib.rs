@@ -15,6 +15,7 @@ pub mod hbm;
 pub mod irq;
 pub mod mmio;
 mod order;
+pub mod telemetry;
 pub mod transport;
 pub mod units;
 
