@@ -228,6 +228,12 @@ pub enum Error {
     /// This handle belongs to the process this one was forked from.
     #[error("opened before fork(): the child process must open the device itself")]
     Forked,
+    /// It was closed, maybe by another thread.
+    #[error("{what} was closed")]
+    Closed {
+        /// What.
+        what: &'static str,
+    },
     /// The device needs a reset.
     #[error("the device needs a reset: {why}")]
     NeedsReset {
@@ -258,6 +264,7 @@ impl Error {
             Self::Memory { .. } => Code::Memory,
             Self::Protocol { .. } => Code::Protocol,
             Self::Forked => Code::Forked,
+            Self::Closed { .. } => Code::Handle,
             Self::NeedsReset { .. } => Code::NeedsReset,
         }
     }

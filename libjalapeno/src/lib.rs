@@ -4,20 +4,37 @@
 //! `hw`, `wire` (crates of their own) · `error` `units` `fork` · `transport` · `mmio` `order` `dma`
 //! `hbm` `irq` `clock` `capabilities` · `ring` `queue` · `device` `session` `telemetry` `discover`.
 
+pub mod buffer;
 pub mod capabilities;
 pub mod clock;
+pub mod completions;
 pub mod device;
 pub mod discover;
 pub mod dma;
 pub mod error;
+mod error_ring;
+pub mod fence;
 mod fork;
 pub mod hbm;
 pub mod irq;
+mod lane;
+mod management;
 pub mod mmio;
 mod order;
+pub mod queue;
+mod ring;
+pub mod session;
 pub mod telemetry;
 pub mod transport;
 pub mod units;
+mod waker;
 
 pub use error::{Code, Error, Result};
 pub use jalapeno_hw as hw;
+
+#[cfg(test)]
+mod played;
+#[cfg(test)]
+mod queue_cost;
+#[cfg(test)]
+mod queue_stories;

@@ -45,6 +45,7 @@ impl fmt::Display for DeviceAddr {
 
 /// A packet's sequence number in its queue: the first is 1, and it never wraps. Host interface 5.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
 pub struct Seq(pub u64);
 
 /// A moment in device time, in ticks. Host interface 11.

@@ -1,0 +1,270 @@
+//! The rings: a queue's packets, completion word and error records in host memory.
+//!
+//! The device may write any of it at any moment (the submission ring too, where it can: an
+//! emulator shares the pages), so every access here is an atomic load or store of a word. No Rust
+//! reference to the bytes exists.
+
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jalapeno_hw::faults::{FAULT_RECORD_BYTES, FaultRecord};
+use jalapeno_hw::limits::DEPTH_LOG2_MAX;
+use jalapeno_hw::packets::{HEADER_VALID, PACKET_BYTES, Packet};
+use jalapeno_hw::queue::COMPLETION_LINE_BYTES;
+
+use crate::dma::HostMemory;
+use crate::error::{Error, Result};
+
+/// Words of a packet.
+const PACKET_WORDS: usize = PACKET_BYTES / 8;
+/// Words of an error record.
+const RECORD_WORDS: usize = FAULT_RECORD_BYTES / 8;
+/// The cookie's word in a packet.
+const COOKIE_WORD: usize = 1;
+
+/// Memory that stays where it is, mapped and readable and writable, until it is dropped.
+///
+/// # Safety
+/// `at` and `bytes` must name that memory, always the same, 64-byte aligned; nothing in this
+/// process may hold a Rust reference to its bytes.
+pub(crate) unsafe trait Pinned: Send + Sync + fmt::Debug {
+    /// Its first byte.
+    fn at(&self) -> NonNull<u8>;
+    /// Its length.
+    fn bytes(&self) -> usize;
+}
+
+// SAFETY: own memory of the library, page-aligned, where it is until it is dropped; its bytes are
+// only ever accessed by volatile copies and atomics.
+unsafe impl Pinned for HostMemory {
+    fn at(&self) -> NonNull<u8> {
+        self.ptr()
+    }
+    fn bytes(&self) -> usize {
+        usize::try_from(HostMemory::bytes(self)).unwrap_or(0)
+    }
+}
+
+/// The first word of host memory, such as a fence; `None` where it is shorter.
+pub(crate) fn first_word(memory: &HostMemory) -> Option<&AtomicU64> {
+    if HostMemory::bytes(memory) < 8 {
+        return None;
+    }
+    // SAFETY: page-aligned, long enough, alive as long as the borrow; only accessed by atomics and
+    // volatile copies.
+    Some(unsafe { AtomicU64::from_ptr(memory.ptr().as_ptr().cast()) })
+}
+
+/// Where a queue's three structures stand, and what keeps them there.
+pub(crate) struct Rings {
+    slots: NonNull<u8>,
+    word: NonNull<u8>,
+    errors: NonNull<u8>,
+    depth_log2: u32,
+    errors_log2: u32,
+    keep: [Box<dyn Pinned>; 2],
+}
+
+// SAFETY: the pointers lie in memory that `keep` holds and that is only accessed through atomics.
+unsafe impl Send for Rings {}
+// SAFETY: as above.
+unsafe impl Sync for Rings {}
+
+impl fmt::Debug for Rings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rings")
+            .field("depth_log2", &self.depth_log2)
+            .field("errors_log2", &self.errors_log2)
+            .field("keep", &self.keep)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Rings {
+    /// Bytes of a submission ring.
+    pub(crate) fn ring_bytes(depth_log2: u32) -> usize {
+        PACKET_BYTES << depth_log2
+    }
+
+    /// Bytes of what the device writes: the completion line, padded to a record, then the errors.
+    pub(crate) fn answer_bytes(errors_log2: u32) -> usize {
+        Self::ERRORS_OFFSET + (FAULT_RECORD_BYTES << errors_log2)
+    }
+
+    /// Offset of the error ring in the answers; the completion line stands at 0.
+    pub(crate) const ERRORS_OFFSET: usize = FAULT_RECORD_BYTES;
+
+    /// Rings in two pieces of memory: `ring`, which the device reads, and `answers`, which it
+    /// writes. Both are zeroed by their maker.
+    pub(crate) fn new(
+        ring: Box<dyn Pinned>,
+        answers: Box<dyn Pinned>,
+        depth_log2: u32,
+        errors_log2: u32,
+    ) -> Result<Self> {
+        if depth_log2 > u32::from(DEPTH_LOG2_MAX)
+            || errors_log2 > u32::from(DEPTH_LOG2_MAX)
+            || ring.bytes() < Self::ring_bytes(depth_log2)
+            || answers.bytes() < Self::answer_bytes(errors_log2)
+            || ring.at().addr().get() % COMPLETION_LINE_BYTES != 0
+            || answers.at().addr().get() % COMPLETION_LINE_BYTES != 0
+        {
+            return Err(Error::Invalid {
+                what: format!(
+                    "rings of 2^{depth_log2} packets and 2^{errors_log2} records do not fit their memory"
+                ),
+            });
+        }
+        let base = answers.at();
+        Ok(Self {
+            slots: ring.at(),
+            word: base,
+            // SAFETY: `answers` was just found to be longer than this offset.
+            errors: unsafe { base.add(Self::ERRORS_OFFSET) },
+            depth_log2,
+            errors_log2,
+            keep: [ring, answers],
+        })
+    }
+
+    /// Packets of the submission ring.
+    #[inline]
+    pub(crate) fn depth(&self) -> u64 {
+        1 << self.depth_log2
+    }
+
+    /// Records of the error ring.
+    pub(crate) fn records(&self) -> u64 {
+        1 << self.errors_log2
+    }
+
+    /// The completion word. Host interface 5.
+    #[inline]
+    pub(crate) fn word(&self) -> &AtomicU64 {
+        // SAFETY: 64-byte aligned memory that `keep` holds as long as `self` lives.
+        unsafe { AtomicU64::from_ptr(self.word.as_ptr().cast()) }
+    }
+
+    /// The slot that packet `seq` stands in.
+    #[inline]
+    fn slot(&self, seq: u64) -> &[AtomicU64; PACKET_WORDS] {
+        // The mask keeps it below 2^DEPTH_LOG2_MAX.
+        #[expect(clippy::cast_possible_truncation, reason = "at most 2^16 slots")]
+        let index = (seq.wrapping_sub(1) & (self.depth() - 1)) as usize;
+        // SAFETY: `index` is below the depth, and `new` found the ring that long; the slot is
+        // 64-byte aligned and only accessed through these atomics.
+        unsafe { self.slots.add(index * PACKET_BYTES).cast().as_ref() }
+    }
+
+    /// The validity bit of packet `seq`: set on the first lap, clear on the second, and so on.
+    #[inline]
+    fn validity(&self, seq: u64) -> u64 {
+        // Bit `depth_log2` of the position is the lap's parity.
+        let lap = (seq.wrapping_sub(1) >> self.depth_log2) & 1;
+        (lap ^ 1) * HEADER_VALID
+    }
+
+    /// Writes packet `seq` up to its header, tells `submitted` that it exists, then stores the
+    /// header, by which the device may fetch it.
+    #[inline]
+    pub(crate) fn put(&self, seq: u64, packet: &Packet, submitted: &AtomicU64) {
+        let words: [u64; PACKET_WORDS] = zerocopy::transmute!(*packet);
+        let slot = self.slot(seq);
+        for at in 1..PACKET_WORDS {
+            slot[at].store(words[at], Ordering::Relaxed);
+        }
+        submitted.store(seq, Ordering::Release);
+        let header = words[0] & !HEADER_VALID | self.validity(seq);
+        slot[0].store(header, Ordering::Release);
+    }
+
+    /// The cookie of packet `seq`. Means something only while the slot is not given back.
+    #[inline]
+    pub(crate) fn cookie(&self, seq: u64) -> u64 {
+        self.slot(seq)[COOKIE_WORD].load(Ordering::Relaxed)
+    }
+
+    /// A copy of packet `seq`, without its validity bit. May be torn where the slot is reused
+    /// meanwhile: the caller checks that afterwards.
+    pub(crate) fn packet(&self, seq: u64) -> Packet {
+        let slot = self.slot(seq);
+        let mut words = [0; PACKET_WORDS];
+        for (word, from) in words.iter_mut().zip(slot) {
+            *word = from.load(Ordering::Relaxed);
+        }
+        words[0] &= !HEADER_VALID;
+        zerocopy::transmute!(words)
+    }
+
+    /// The first word of the error record with this index.
+    #[inline]
+    pub(crate) fn record_word(&self, index: u64) -> &AtomicU64 {
+        &self.record_words(index)[0]
+    }
+
+    #[inline]
+    fn record_words(&self, index: u64) -> &[AtomicU64; RECORD_WORDS] {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 2^16 records")]
+        let at = (index & (self.records() - 1)) as usize;
+        // SAFETY: `at` is below the count of records, and `new` found the ring that long; aligned
+        // to 64 bytes and only accessed through these atomics.
+        unsafe { self.errors.add(at * FAULT_RECORD_BYTES).cast().as_ref() }
+    }
+
+    /// One private copy of the error record with this index, its first word loaded first.
+    pub(crate) fn record(&self, index: u64) -> FaultRecord {
+        let from = self.record_words(index);
+        let mut words = [0; RECORD_WORDS];
+        words[0] = from[0].load(Ordering::Acquire);
+        for at in 1..RECORD_WORDS {
+            words[at] = from[at].load(Ordering::Relaxed);
+        }
+        zerocopy::transmute!(words)
+    }
+
+    /// The phase bit, in its place in a record's first word, that the record with this index has.
+    pub(crate) fn record_phase(&self, index: u64) -> u64 {
+        ((index >> self.errors_log2) & 1 ^ 1) << PHASE_SHIFT
+    }
+}
+
+/// Where FaultRecord.flags' phase bit lies in the record's first word.
+pub(crate) const PHASE_SHIFT: u32 = 56;
+
+/// Memory of the heap in the place of pinned memory, for the tests of this crate.
+#[cfg(test)]
+pub(crate) mod heap {
+    use super::*;
+
+    #[repr(align(256))]
+    #[derive(Debug)]
+    struct Block([AtomicU64; RECORD_WORDS]);
+
+    /// Zeroed blocks, shared by the code under test and a device that the test plays.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Heap(std::sync::Arc<[Block]>);
+
+    impl Heap {
+        pub(crate) fn new(bytes: usize) -> Self {
+            let blocks = bytes.div_ceil(FAULT_RECORD_BYTES).max(1);
+            let zeroed = || Block(std::array::from_fn(|_| AtomicU64::new(0)));
+            Self((0..blocks).map(|_| zeroed()).collect())
+        }
+
+        pub(crate) fn word(&self, at: usize) -> &AtomicU64 {
+            &self.0[at / RECORD_WORDS].0[at % RECORD_WORDS]
+        }
+    }
+
+    // SAFETY: the blocks stay where they are while one clone lives, are aligned to 256 bytes, and
+    // are atomics all through.
+    unsafe impl Pinned for Heap {
+        fn at(&self) -> NonNull<u8> {
+            NonNull::from(&*self.0).cast()
+        }
+        fn bytes(&self) -> usize {
+            self.0.len() * FAULT_RECORD_BYTES
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! The session: a client's memory, queues and fences on a device.
+
+use std::collections::HashMap;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use jalapeno_hw::queue::QueueCreate;
+use jalapeno_hw::regs::ResetLevel;
+
+use crate::buffer::{Buffers, DeviceBuffer, Held, HostBuffer};
+use crate::clock::{Clock, monotonic_raw};
+use crate::device::{Device, Role};
+use crate::dma::{HostMemory, HostOptions};
+use crate::error::{Error, Result};
+use crate::fence::Fence;
+use crate::lane::{Identity, Lane};
+use crate::management::{self, Manager};
+use crate::queue::{Keeper, Queue};
+use crate::transport::Protection;
+use crate::units::Ticks;
+use crate::waker::Waker;
+
+/// A clock reading serves this long, then a new one is taken.
+const CLOCK_AGE: u64 = 1_000_000_000;
+
+/// How a queue's completions are consumed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// By watermark: `poll` and `wait`. A slot is free as soon as its packet is done.
+    #[default]
+    BySequence,
+    /// One by one with `reap`, each with its cookie and status. A slot is free once its completion
+    /// was delivered.
+    Each,
+}
+
+/// What queue is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueOptions {
+    /// Packets that its ring holds: a power of two within the device's bounds.
+    pub depth: u32,
+    /// Error records kept: a power of two. One is enough: each stop is read before the queue runs
+    /// on.
+    pub errors: u32,
+    /// Interrupt vector; `None`: one of its own, shared where there are fewer.
+    pub vector: Option<u32>,
+    /// How completions are consumed.
+    pub delivery: Delivery,
+}
+
+impl Default for QueueOptions {
+    fn default() -> Self {
+        Self {
+            depth: 256,
+            errors: 8,
+            vector: None,
+            delivery: Delivery::BySequence,
+        }
+    }
+}
+
+/// What a session's parts share; the last of them lets the device's queue 0 go.
+#[derive(Debug)]
+pub(crate) struct Core {
+    // Dropped in this order: first the queues are forgotten, then memory is unmapped.
+    manager: Manager,
+    lanes: Mutex<Vec<Arc<Lane>>>,
+    wakers: Mutex<HashMap<Option<u32>, Weak<Waker>>>,
+    clock: Mutex<Clock>,
+    buffers: Buffers,
+    device: Arc<Device>,
+}
+
+/// A client's context on a device: memory, queues, fences. Thread-safe, cheap to clone. What is
+/// made from it keeps it alive.
+#[derive(Clone, Debug)]
+pub struct Session {
+    core: Arc<Core>,
+}
+
+impl Session {
+    /// A session on a device opened for computing; one at a time.
+    ///
+    /// # Errors
+    /// `Unsupported` for an observer; `Busy` where another session lives; `Late`, `Lost`, `Memory`,
+    /// `Forked`.
+    pub fn new(device: &Arc<Device>) -> Result<Self> {
+        if device.role() == Role::Observe {
+            return Err(Error::Unsupported {
+                what: "a session on a device that is open as an observer".into(),
+            });
+        }
+        let vector = device.vectors()?.for_queue(0);
+        let number = vector.as_ref().map_or(0, |vector| vector.number());
+        let waker = Arc::new(Waker::new(vector, device.transport().lost_fd())?);
+        Ok(Self {
+            core: Arc::new(Core {
+                manager: Manager::open(device, waker, number)?,
+                lanes: Mutex::default(),
+                wakers: Mutex::default(),
+                clock: Mutex::new(device.clock()?),
+                buffers: Buffers::default(),
+                device: Arc::clone(device),
+            }),
+        })
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &Arc<Device> {
+        &self.core.device
+    }
+
+    /// New host memory that the device can reach, zeroed, page-aligned.
+    ///
+    /// # Errors
+    /// `Invalid`, `Memory`, `Lost`, `Forked`.
+    pub fn host_memory(&self, bytes: u64, options: HostOptions) -> Result<HostBuffer> {
+        self.core.sweep();
+        let memory = HostMemory::allocate(self.core.device.dma()?, bytes, options)?;
+        Ok(self.core.buffers.adopt(&self.core, memory))
+    }
+
+    /// Memory of the caller's, made visible to the device.
+    ///
+    /// # Safety
+    /// The range stays mapped, as it is, until the buffer is gone (and where it is dropped while a
+    /// job uses it: until the session is), and the caller accesses it as memory that another party
+    /// writes.
+    ///
+    /// # Errors
+    /// `Invalid`, `Unsupported`, `Memory`, `Lost`, `Forked`.
+    pub unsafe fn register(
+        &self,
+        at: NonNull<u8>,
+        bytes: u64,
+        protection: Protection,
+    ) -> Result<HostBuffer> {
+        self.core.sweep();
+        // SAFETY: the caller promises what `HostMemory::register` asks for.
+        let memory =
+            unsafe { HostMemory::register(self.core.device.dma()?, at, bytes, protection)? };
+        Ok(self.core.buffers.adopt(&self.core, memory))
+    }
+
+    /// Device memory (HBM); its content is undefined.
+    ///
+    /// # Errors
+    /// `Invalid`, `Memory`, `Forked`.
+    pub fn device_memory(&self, bytes: u64) -> Result<DeviceBuffer> {
+        self.core.sweep();
+        let memory = self.core.device.hbm()?.allocate(bytes)?;
+        Ok(DeviceBuffer::new(&self.core, memory))
+    }
+
+    /// An in-order queue.
+    ///
+    /// # Errors
+    /// `Invalid` for sizes that the device has not; `Memory` where no queue is left; `Fault`,
+    /// `Late`, `Lost`, `Stale`, `Forked`.
+    pub fn queue(&self, options: QueueOptions) -> Result<Queue> {
+        let core = &self.core;
+        core.sweep();
+        let caps = &core.device.info().capabilities.queues;
+        let depth_log2 = log2(
+            "depth",
+            options.depth,
+            caps.depth_log2_min,
+            caps.depth_log2_max,
+        )?;
+        let errors_log2 = log2("errors", options.errors, 0, caps.errors_log2_max)?;
+        let number = Number {
+            core: Arc::clone(core),
+            number: core.manager.take_number()?,
+            kept: AtomicBool::new(false),
+        };
+        let waker = core.waker(options.vector, number.number)?;
+        let vector = waker.vector().map_or(0, |vector| vector.number());
+        let parts = management::parts(&core.device, depth_log2.into(), errors_log2.into())?;
+        let create = QueueCreate {
+            queue: number.number,
+            depth_log2,
+            errors_log2,
+            vector: u16::try_from(vector).unwrap_or(0),
+            ring: parts.ring.0,
+            completion: parts.completion.0,
+            errors: parts.errors.0,
+            ..QueueCreate::ZERO
+        };
+        let identity = Identity {
+            number: number.number,
+            generation: core.manager.generation(),
+            delivers: options.delivery == Delivery::Each,
+        };
+        let doorbell = core.device.doorbell(number.number)?;
+        let lane = Lane::new(parts.rings, identity, doorbell, core.manager.control());
+        let lane = Arc::new(lane);
+        if let Err(error) = core.manager.create(&create) {
+            if !matches!(error, Error::Fault(_)) {
+                // It may exist all the same: its memory stays.
+                std::mem::forget(Arc::clone(&lane));
+                number.kept.store(true, Ordering::Relaxed);
+            }
+            return Err(error);
+        }
+        core.lanes().push(Arc::clone(&lane));
+        Ok(Queue::new(lane, waker, Some(Box::new(number))))
+    }
+
+    /// A timeline fence in host memory.
+    ///
+    /// # Errors
+    /// As `host_memory`.
+    pub fn fence(&self, initial: u64) -> Result<Fence> {
+        Fence::new(self.host_memory(64, HostOptions::default())?, initial)
+    }
+
+    /// Device time so far from now, as a packet's deadline wants it. Usually no register is read.
+    ///
+    /// # Errors
+    /// `Lost`, `Forked`, `Io`.
+    pub fn ticks_in(&self, time: Duration) -> Result<Ticks> {
+        let now = monotonic_raw()?;
+        let mut clock = *self.core.lock(&self.core.clock);
+        if now.saturating_sub(clock.monotonic_raw) > CLOCK_AGE {
+            clock = self.core.device.clock()?;
+            *self.core.lock(&self.core.clock) = clock;
+        }
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Ok(clock.at(now.saturating_add(nanos)))
+    }
+}
+
+fn log2(what: &str, value: u32, least: u8, most: u8) -> Result<u8> {
+    let log2 = u8::try_from(value.checked_ilog2().unwrap_or(0)).unwrap_or(u8::MAX);
+    if value.is_power_of_two() && (least..=most).contains(&log2) {
+        return Ok(log2);
+    }
+    Err(Error::Invalid {
+        what: format!(
+            "{what} {value}: a power of two from {} to {}",
+            1u64 << least.min(63),
+            1u64 << most.min(63)
+        ),
+    })
+}
+
+impl Core {
+    fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> MutexGuard<'a, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Vec<Arc<Lane>>> {
+        self.lock(&self.lanes)
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Frees memory, or keeps it while a job uses it.
+    pub(crate) fn let_go(&self, held: Held) {
+        let (addr, bytes) = held.range();
+        if self.device.check().is_ok() && self.names(addr, bytes) {
+            self.buffers.defer(held);
+        } else {
+            self.buffers.release(held);
+        }
+    }
+
+    /// Lets memory go that was dropped while jobs used it and is not used any more.
+    pub(crate) fn sweep(&self) {
+        self.buffers.sweep(|addr, bytes| self.names(addr, bytes));
+    }
+
+    /// Whether a packet that is not done names memory in this range.
+    pub(crate) fn names(&self, addr: u64, bytes: u64) -> bool {
+        let lanes: Vec<_> = self.lanes().clone();
+        lanes
+            .iter()
+            .any(|lane| self.buffers.lane_names(lane, addr, bytes))
+    }
+
+    /// The sleepers of a vector; queues that share a vector share them.
+    fn waker(&self, wanted: Option<u32>, queue: u32) -> Result<Arc<Waker>> {
+        let vectors = self.device.vectors()?;
+        let vector = match wanted {
+            Some(number) => Some(vectors.get(number).ok_or_else(|| Error::Invalid {
+                what: format!("vector {number}: there are {}", vectors.count()),
+            })?),
+            None => vectors.for_queue(queue),
+        };
+        let key = vector.as_ref().map(|vector| vector.number());
+        let mut wakers = self.lock(&self.wakers);
+        if let Some(waker) = wakers.get(&key).and_then(Weak::upgrade) {
+            return Ok(waker);
+        }
+        let waker = Arc::new(Waker::new(vector, self.device.transport().lost_fd())?);
+        wakers.insert(key, Arc::downgrade(&waker));
+        Ok(waker)
+    }
+}
+
+/// A queue's number, and how the device forgets the queue.
+#[derive(Debug)]
+struct Number {
+    core: Arc<Core>,
+    number: u32,
+    /// The device may still know the queue: the number is not given to another.
+    kept: AtomicBool,
+}
+
+impl Number {
+    /// Makes the device forget the queue.
+    fn forget(&self, lane: &Arc<Lane>) {
+        match self.core.manager.destroy(self.number) {
+            // A reset or a lost device has let it go already.
+            Ok(()) | Err(Error::Lost { .. } | Error::Stale { .. }) => {
+                self.core.lanes().retain(|other| !Arc::ptr_eq(other, lane));
+                self.core.sweep();
+            }
+            Err(error) => {
+                log::error!("close queue {}: {error}; its memory is kept", self.number);
+                std::mem::forget((Arc::clone(lane), Arc::clone(&self.core)));
+                self.kept.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Keeper for Number {
+    fn reset(&self, within: Duration) -> Result<()> {
+        self.core
+            .device
+            .reset(ResetLevel::Queue, self.number, within)
+            .map(|_report| ())
+    }
+
+    fn close(&self, lane: &Arc<Lane>) {
+        self.forget(lane);
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        if !self.kept.load(Ordering::Relaxed) {
+            self.core.manager.give_number(self.number);
+        }
+    }
+}

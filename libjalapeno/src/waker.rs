@@ -1,0 +1,162 @@
+//! The waker: threads that sleep until one interrupt vector speaks.
+//!
+//! One of them, the leader, sleeps in the kernel; the others on a condition variable, and each
+//! wake of the leader wakes them to look for themselves. The eventfd is watched edge-triggered and
+//! never read, so an application may read the same fd in its own epoll loop: neither takes the
+//! other's wake.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use crate::error::{Error, Result};
+use crate::irq::Vector;
+
+#[derive(Debug, Default)]
+struct Turn {
+    /// A thread sleeps in the kernel.
+    led: bool,
+    /// Counts wakes.
+    epoch: u64,
+    followers: u32,
+}
+
+/// How a sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// Something happened, or may have: look.
+    Told,
+    /// The time ran out.
+    Silence,
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct Waker {
+    vector: Option<Arc<Vector>>,
+    epoll: Epoll,
+    /// Kept open for `epoll`.
+    _lost: Option<OwnedFd>,
+    turn: Mutex<Turn>,
+    changed: Condvar,
+}
+
+/// Without an interrupt vector, sleeps are as short as this.
+const BLIND_NAP: Duration = Duration::from_millis(1);
+
+impl Waker {
+    /// Sleepers of a vector, who also wake when `lost` turns readable or hangs up.
+    pub(crate) fn new(vector: Option<Arc<Vector>>, lost: Option<OwnedFd>) -> Result<Self> {
+        let refused = |errno: Errno| Error::Io {
+            tried: "watch",
+            on: "an interrupt vector".into(),
+            source: errno.into(),
+        };
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(refused)?;
+        if let Some(vector) = &vector {
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+            epoll
+                .add(vector.fd(), EpollEvent::new(flags, 0))
+                .map_err(refused)?;
+        }
+        if let Some(lost) = &lost {
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+            epoll
+                .add(lost.as_fd(), EpollEvent::new(flags, 1))
+                .map_err(refused)?;
+        }
+        Ok(Self {
+            vector,
+            epoll,
+            _lost: lost,
+            turn: Mutex::default(),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// The vector, for the application's own loop.
+    pub(crate) fn vector(&self) -> Option<&Arc<Vector>> {
+        self.vector.as_ref()
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be taken before the last look, and given to `sleep`.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.turn().epoch
+    }
+
+    /// Sleeps until something happens after `epoch` was taken, at most `time`.
+    pub(crate) fn sleep(&self, epoch: u64, time: Duration) -> Wake {
+        let mut turn = self.turn();
+        if turn.epoch != epoch {
+            return Wake::Told;
+        }
+        if turn.led {
+            turn.followers += 1;
+            let (mut turn, silence) = self
+                .changed
+                .wait_timeout_while(turn, time, |turn| turn.epoch == epoch)
+                .unwrap_or_else(PoisonError::into_inner);
+            turn.followers -= 1;
+            return if silence.timed_out() {
+                Wake::Silence
+            } else {
+                Wake::Told
+            };
+        }
+        turn.led = true;
+        drop(turn);
+        let wake = self.sleep_in_kernel(time);
+        let mut turn = self.turn();
+        turn.led = false;
+        turn.epoch += 1;
+        if turn.followers > 0 {
+            self.changed.notify_all();
+        }
+        wake
+    }
+
+    fn sleep_in_kernel(&self, time: Duration) -> Wake {
+        if self.vector.is_none() {
+            std::thread::sleep(time.min(BLIND_NAP));
+            return Wake::Silence;
+        }
+        let millis = u16::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
+        let mut events = [EpollEvent::empty(); 2];
+        match self.epoll.wait(&mut events, EpollTimeout::from(millis)) {
+            Ok(0) => Wake::Silence,
+            // Also a signal (EINTR): the caller looks and sleeps again until its own deadline.
+            _ => Wake::Told,
+        }
+    }
+
+    /// Wakes every sleeper, as an interrupt would.
+    pub(crate) fn wake_all(&self) {
+        if let Some(vector) = &self.vector {
+            // A full eventfd cannot be written to, so it would raise no edge.
+            vector.take();
+            vector.raise();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn without_a_vector_sleeps_are_short_and_silent() {
+        let waker = Waker::new(None, None).unwrap();
+        let begin = Instant::now();
+        let wake = waker.sleep(waker.epoch(), Duration::from_secs(10));
+        assert_eq!(wake, Wake::Silence);
+        assert!(begin.elapsed() < Duration::from_secs(5));
+    }
+}
