@@ -123,7 +123,7 @@ impl Vectors {
     }
 
     /// The vector that queue `queue` should use: one of its own, shared where there are fewer;
-    /// vector 0 (faults and events) only when it is the only one. Host interface 5.5.
+    /// vector 0 (faults and events) only when it is the only one. Host interface 5.7.
     #[must_use]
     pub fn for_queue(&self, queue: u32) -> Option<Arc<Vector>> {
         match self.count() {

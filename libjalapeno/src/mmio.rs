@@ -237,7 +237,7 @@ pub fn until(
     }
 }
 
-/// One queue's doorbell page: three words that are levels. Host interface 5.4. Thread-safe; every
+/// One queue's doorbell page: three words that are levels. Host interface 5.8. Thread-safe; every
 /// call is one store where the page is mapped.
 #[derive(Debug)]
 pub struct Doorbell {

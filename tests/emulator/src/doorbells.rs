@@ -1,4 +1,4 @@
-//! The doorbell pages: BAR2 as a memfd that the owner maps. Host interface 5.3.
+//! The doorbell pages: BAR2 as a memfd that the owner maps. Host interface 5.8.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! The card's fault log: the last records, kept across resets. Host interface 7.4.
+//! The card's fault log: the last records, kept across resets. Host interface 7.3.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! Management packets: queues are created, destroyed and asked about. Host interface 6.9.
+//! Management packets: queues are created, destroyed and asked about. Host interface 6.10.
 
 use jalapeno_hw::faults::FaultCode;
 use jalapeno_hw::limits::MANAGE_BYTES_MAX;
