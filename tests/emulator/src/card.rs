@@ -20,6 +20,7 @@ use crate::hbm::Hbm;
 use crate::host::Host;
 use crate::identity::{Identity, Options, QUEUES_MOST, capabilities, mix};
 use crate::memory::Memory;
+use crate::telemetry::Telemetry;
 use crate::trouble::{Culprit, Moment, Trouble, record};
 
 /// What the registers ask the engine to do.
@@ -115,6 +116,16 @@ pub struct Card {
     pub scrub_count: AtomicU64,
     /// HEARTBEAT.
     pub heartbeat: AtomicU32,
+    /// Whoever reads what it feels.
+    pub telemetry: Telemetry,
+    /// Corrected HBM errors.
+    pub ecc_corrected: AtomicU64,
+    /// Uncorrected HBM errors.
+    pub ecc_uncorrected: AtomicU64,
+    /// Times that clocks were lowered for heat.
+    pub throttles: AtomicU64,
+    /// The engine has ended.
+    pub ended: AtomicBool,
     /// High halves latched by reads of low ones, by word.
     pub latches: Box<[AtomicU32]>,
     /// Bit q: the packet that queue q runs is to be abandoned.
@@ -162,6 +173,11 @@ impl Card {
             scrub_phase: AtomicU32::new(0),
             scrub_count: AtomicU64::new(0),
             heartbeat: AtomicU32::new(1),
+            telemetry: Telemetry::default(),
+            ecc_corrected: AtomicU64::new(0),
+            ecc_uncorrected: AtomicU64::new(0),
+            throttles: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
             latches: (0..1024).map(|_| AtomicU32::new(0)).collect(),
             abandon: AtomicU64::new(0),
             orders: Mutex::default(),
@@ -276,7 +292,7 @@ impl Card {
     pub fn wait_for(&self, number: u64, time: Duration) -> bool {
         let end = Instant::now() + time;
         while self.obeyed.load(Ordering::Acquire) < number {
-            if Instant::now() > end {
+            if Instant::now() > end || self.ended.load(Ordering::Acquire) {
                 return false;
             }
             std::thread::sleep(Duration::from_micros(50));
@@ -323,7 +339,7 @@ impl Card {
             if let Some(number) = self.begin_reset(ResetLevel::Function, 0) {
                 return self.wait_for(number, end.saturating_duration_since(Instant::now()));
             }
-            if Instant::now() > end {
+            if Instant::now() > end || self.ended.load(Ordering::Acquire) {
                 return false;
             }
             std::thread::sleep(Duration::from_micros(100));

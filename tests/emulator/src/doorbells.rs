@@ -29,7 +29,7 @@ impl Doorbells {
     /// # Errors
     /// What the kernel said to the memfd or its mapping.
     pub fn new(queues: u32) -> io::Result<Self> {
-        let bytes = (queues as usize * DOORBELL_STRIDE as usize).next_power_of_two();
+        let bytes = Self::size(queues);
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let file = memfd_create(c"jalapeno-doorbells", flags)?;
         let length = i64::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -43,6 +43,12 @@ impl Doorbells {
         )?;
         let map = MmapOptions::new().len(bytes).map_raw(&file)?;
         Ok(Self { file, map })
+    }
+
+    /// BAR2's size in bytes for so many queues.
+    #[must_use]
+    pub const fn size(queues: u32) -> usize {
+        (queues as usize * DOORBELL_STRIDE as usize).next_power_of_two()
     }
 
     /// BAR2's size in bytes.

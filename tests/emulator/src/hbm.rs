@@ -38,7 +38,7 @@ impl Hbm {
     /// # Errors
     /// What the kernel said to the memfd or its mapping.
     pub fn new(bytes: u64, limit: u64) -> io::Result<Self> {
-        let bytes = bytes.max(1).next_multiple_of(CHUNK_BYTES);
+        let bytes = size(bytes);
         let name = c"jalapeno-hbm";
         let file = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         let length = i64::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -174,6 +174,19 @@ impl Hbm {
 
     fn word(&self, chunk: u64) -> Option<&AtomicU64> {
         self.resident.get(usize::try_from(chunk / 64).ok()?)
+    }
+}
+
+/// What a wish for so many bytes becomes: whole chunks, at least one.
+#[must_use]
+pub const fn size(bytes: u64) -> u64 {
+    if bytes > 1 << 60 {
+        return 1 << 60;
+    }
+    if bytes == 0 {
+        CHUNK_BYTES
+    } else {
+        bytes.next_multiple_of(CHUNK_BYTES)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The reference device: a Jalapeño card in software, behind vfio-user.
 
+pub mod board;
 pub mod card;
 pub mod client;
 pub mod cradle;
@@ -28,4 +29,5 @@ pub mod server;
 pub mod slot;
 pub mod span;
 pub mod stream;
+pub mod telemetry;
 pub mod trouble;

@@ -96,6 +96,7 @@ impl Engine {
             Fault::InterruptSpurious => card.host.fire(vector),
             Fault::InterruptStorm => (0..10_000).for_each(|_| card.host.fire(vector)),
             Fault::EccUncorrected => {
+                card.ecc_uncorrected.fetch_add(1, Ordering::Relaxed);
                 self.fail(index, Trouble::new(FaultCode::EccUncorrected), &words);
             }
             Fault::EccUncontained => self.break_down(FaultCode::EccUncontained),
@@ -118,6 +119,15 @@ impl Engine {
 
     /// A record in the log, and nothing else.
     fn announce(&self, code: FaultCode) {
+        let counter = match code {
+            FaultCode::EccCorrected => Some(&self.card.ecc_corrected),
+            FaultCode::EccUncontained => Some(&self.card.ecc_uncorrected),
+            FaultCode::ThrottleThermal => Some(&self.card.throttles),
+            _ => None,
+        };
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
         self.card.report(&Trouble::new(code), &Culprit::default());
         self.card.host.fire(0);
     }

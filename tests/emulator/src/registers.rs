@@ -9,8 +9,8 @@ use jalapeno_hw::regs::{
     FAULT_LOG_RECORDS, FaultAck, FaultCount, Feature, FeaturesAccepted, FeaturesOffered,
     Generation, Heartbeat, Kick, MAGIC, Magic, Platform, PlatformId, Q0Completion, Q0Control,
     Q0Errors, Q0Ring, Q0Size, Q0Status, QueueState, REGISTERS_BYTES, Reset, ResetLevel, ResetPhase,
-    ResetStatus, Scrub, ScrubCount, ScrubPhase, ScrubStatus, Serial, Status, Time, UuidHigh,
-    UuidLow, VERSION_MAJOR, VERSION_MINOR, Version,
+    ResetStatus, Scrub, ScrubCount, ScrubPhase, ScrubStatus, Serial, Status, TELEMETRY_BYTES,
+    TELEMETRY_OFFSET, Time, UuidHigh, UuidLow, VERSION_MAJOR, VERSION_MINOR, Version,
 };
 
 use crate::card::{Card, Order};
@@ -18,6 +18,9 @@ use crate::faults::{Fault, Unit};
 
 /// Where the capability records' page ends.
 const CAPS_END: u32 = CAPS_OFFSET + CAPS_BYTES;
+
+/// Where the telemetry page ends.
+const TELEMETRY_END: u32 = TELEMETRY_OFFSET + TELEMETRY_BYTES;
 
 /// Features this card offers.
 pub const FEATURES: u64 = 1 << Feature::Arm.code() | 1 << Feature::Scrub.code();
@@ -72,6 +75,9 @@ impl Card {
             CAPS_OFFSET..CAPS_END => self.capability(offset - CAPS_OFFSET),
             FAULT_LOG_OFFSET.. if offset < log_end => {
                 self.log.word((offset - FAULT_LOG_OFFSET) as usize)
+            }
+            TELEMETRY_OFFSET..TELEMETRY_END => {
+                self.telemetry.word((offset - TELEMETRY_OFFSET) as usize)
             }
             _ => 0,
         }

@@ -18,7 +18,10 @@ impl Engine {
     pub(crate) fn obey(&mut self, order: Order) -> bool {
         let card = Arc::clone(&self.card);
         match order {
-            Order::Stop => return false,
+            Order::Stop => {
+                card.ended.store(true, Ordering::Release);
+                return false;
+            }
             // Asked for twice: the first one stands.
             Order::CreateQueue0(_) if card.queue_zero_exists() => {}
             Order::CreateQueue0(shape) => {
