@@ -22,6 +22,8 @@ use crate::stream::{FDS_MAX, Message, Receiver, TRANSFER_MAX, send};
 
 /// How long the owner may take to answer for memory that it mapped without a file.
 const ASK_TIME: Duration = Duration::from_secs(1);
+/// Regions a client is told it may map: the most that QEMU 11.1 believes. More are taken.
+const MAPS_TOLD: u32 = 65_535;
 
 /// A connection.
 #[derive(Debug)]
@@ -249,7 +251,7 @@ impl Client {
         let mut capabilities = serde_json::json!({
             "max_msg_fds": FDS_MAX,
             "max_data_xfer_size": TRANSFER_MAX,
-            "max_dma_maps": crate::dma::REGIONS_MAX,
+            "max_dma_maps": MAPS_TOLD,
             "pgsizes": crate::dma::PAGE,
         });
         if !ours.is_null() {
@@ -320,13 +322,14 @@ impl Client {
         }
         info.flags |= wire::REGION_CAPS;
         info.argsz = 64;
+        // Also in the short answer: QEMU 11.1 refuses a region that has capabilities at 0.
+        info.cap_offset = 32;
         if ask.argsz < info.argsz {
             return Ok(Answer {
                 file,
                 ..Answer::of(&info)
             });
         }
-        info.cap_offset = 32;
         let cap = wire::CapHeader {
             id: wire::CAP_SPARSE_MMAP,
             version: 1,

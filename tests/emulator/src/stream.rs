@@ -15,8 +15,8 @@ use zerocopy::{FromBytes, IntoBytes};
 pub const TRANSFER_MAX: usize = 1 << 20;
 /// Largest message taken.
 pub const MESSAGE_MAX: usize = TRANSFER_MAX + 4096;
-/// Most descriptors in one message.
-pub const FDS_MAX: usize = 64;
+/// Most descriptors in one message; QEMU 11.1 calls more than 16 malformed.
+pub const FDS_MAX: usize = 16;
 /// How long a message may take from its first byte to its last.
 const MESSAGE_TIME: Duration = Duration::from_secs(5);
 /// How long a reply may wait for room in the client's socket.
