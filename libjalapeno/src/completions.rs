@@ -134,7 +134,10 @@ impl Completions {
     /// `Stale`, `Protocol`, `Forked`.
     #[inline]
     pub fn poll(&self) -> Result<Seq> {
-        self.lane.look().map(Seq)
+        match self.lane.glance() {
+            Some(seen) => Ok(Seq(seen)),
+            None => self.lane.look_closely().map(Seq),
+        }
     }
 
     /// The last completed sequence number that was validated so far; looks at nothing.
@@ -157,38 +160,47 @@ impl Completions {
     /// `Protocol`, once every job's end has been delivered; `Forked`.
     #[inline]
     pub fn reap(&self, out: &mut [Completion]) -> Result<usize> {
+        match self.reap_quickly(out) {
+            Some(count) => Ok(count),
+            None => self.reap_slowly(out),
+        }
+    }
+
+    /// `reap` where nothing is unusual; `None`: look each outcome up.
+    #[inline(always)]
+    fn reap_quickly(&self, out: &mut [Completion]) -> Option<usize> {
         let lane = &*self.lane;
         if !lane.identity().delivers {
-            return Err(not_delivering());
+            return None;
         }
         // In this order: `seen` is never behind `claimed`.
         let from = lane.claimed();
-        let Ok(seen) = lane.look() else {
-            return self.reap_slowly(out);
-        };
+        let seen = lane.glance()?;
         if lane.is_troubled(from) {
-            return self.reap_slowly(out);
+            return None;
         }
+        let ready = usize::try_from(seen.wrapping_sub(from)).unwrap_or(usize::MAX);
+        let count = ready.min(out.len());
         let mut seq = from;
-        for (place, next) in out.iter_mut().zip(from + 1..=seen) {
+        for place in &mut out[..count] {
+            seq = seq.wrapping_add(1);
             *place = Completion {
-                seq: Seq(next),
-                cookie: lane.rings().cookie(next),
+                seq: Seq(seq),
+                cookie: lane.rings().cookie(seq),
                 status: Status::Done,
                 code: 0,
             };
-            seq = next;
         }
         // Cookies were read before the slots are given back.
-        if seq == from || lane.claim(from, seq) {
-            #[expect(clippy::cast_possible_truncation, reason = "at most out.len()")]
-            return Ok((seq - from) as usize);
-        }
-        self.reap_slowly(out)
+        (count == 0 || lane.claim(from, seq)).then_some(count)
     }
 
     #[cold]
+    #[inline(never)]
     fn reap_slowly(&self, out: &mut [Completion]) -> Result<usize> {
+        if !self.lane.identity().delivers {
+            return Err(not_delivering());
+        }
         self.lane
             .deliver_slowly(out.len(), |index, seq, cookie, outcome| {
                 if let Some(place) = out.get_mut(index) {

@@ -7,7 +7,7 @@ use jalapeno_hw::faults::{FAULT_PHASE, FaultCode, FaultRecord};
 use zerocopy::IntoBytes;
 
 use crate::error::Fault;
-use crate::ring::{PHASE_SHIFT, Rings};
+use crate::ring::Rings;
 
 /// What a record must agree with.
 #[derive(Clone, Copy, Debug)]
@@ -30,19 +30,9 @@ pub(crate) type Breach = (FaultCode, String);
 /// Bytes that the CRC covers.
 const CRC_COVERS: usize = 0xF8;
 
-/// Whether a record stands where the next one is due.
-#[inline]
-pub(crate) fn is_due(rings: &Rings, index: u64) -> bool {
-    let first = rings
-        .record_word(index)
-        .load(std::sync::atomic::Ordering::Acquire);
-    // The ring starts as zeros, so on its first lap (phase 1) nothing is due yet.
-    (first >> PHASE_SHIFT) & 1 == rings.record_phase(index) >> PHASE_SHIFT
-}
-
 /// Reads and judges the record that is due.
 pub(crate) fn read(rings: &Rings, expected: &Expected) -> Result<Fault, Breach> {
-    if !is_due(rings, expected.index) {
+    if !rings.is_record_due() {
         return Err((
             FaultCode::RecordMissing,
             format!(

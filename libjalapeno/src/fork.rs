@@ -73,6 +73,26 @@ impl ForkMark {
         }
     }
 
+    /// The word that holds this mark in its own process and another value in a child, for paths
+    /// that cannot afford `is_ours`. Where the kernel wipes nothing, it tells nothing.
+    #[must_use]
+    pub(crate) fn word(self) -> &'static AtomicU64 {
+        static UNTOLD: AtomicU64 = AtomicU64::new(0);
+        match page() {
+            Page::Wiped(map) => word(map),
+            Page::Pid => {
+                UNTOLD.store(self.0, Ordering::Relaxed);
+                &UNTOLD
+            }
+        }
+    }
+
+    /// The value of `word` in the mark's own process.
+    #[inline]
+    pub(crate) fn value(self) -> u64 {
+        self.0
+    }
+
     /// As `is_ours`, as an error.
     #[inline]
     pub fn check(self) -> Result<()> {

@@ -165,12 +165,11 @@ pub(crate) struct Identity {
 pub(crate) struct Lane {
     state: AtomicU32,
     mark: ForkMark,
+    mark_word: &'static AtomicU64,
     rings: Rings,
     identity: Identity,
     /// The last packet of the last failure: up to here outcomes must be looked up.
     troubled: AtomicU64,
-    /// The index of the error record that is due next.
-    record_due: AtomicU64,
     idle: AtomicU32,
     doorbell: Doorbell,
     control: Arc<dyn Control>,
@@ -189,13 +188,14 @@ impl Lane {
         doorbell: Doorbell,
         control: Arc<dyn Control>,
     ) -> Self {
+        let mark = ForkMark::here();
         Self {
             state: AtomicU32::new(RUNNING),
-            mark: ForkMark::here(),
+            mark,
+            mark_word: mark.word(),
             rings,
             identity,
             troubled: AtomicU64::new(0),
-            record_due: AtomicU64::new(0),
             idle: AtomicU32::new(0),
             doorbell,
             control,
@@ -228,7 +228,8 @@ impl Lane {
     /// Whether this process owns the lane and nothing is in the way of a command.
     #[inline]
     pub(crate) fn is_running(&self) -> bool {
-        self.state.load(Ordering::Acquire) == RUNNING && self.mark.is_ours()
+        self.state.load(Ordering::Acquire) == RUNNING
+            && self.mark_word.load(Ordering::Relaxed) == self.mark.value()
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -285,30 +286,33 @@ impl Lane {
     /// Looks at the completion word and gives the validated watermark.
     #[inline]
     pub(crate) fn look(&self) -> Result<u64> {
-        if self.is_running() {
-            // In this order: whoever sees `seen` sees a word at least as new.
-            let seen = self.seen.0.load(Ordering::Acquire);
-            let word = self.rings.word().load(Ordering::Acquire);
-            if word == seen {
-                self.count_idle();
-                return Ok(seen & !SEALED);
-            }
-            if word > seen && word <= self.submitted() && !self.record_is_due() {
-                let moved =
-                    self.seen
-                        .0
-                        .compare_exchange(seen, word, Ordering::AcqRel, Ordering::Relaxed);
-                if moved.is_ok() {
-                    return Ok(word);
-                }
-            }
+        match self.glance() {
+            Some(seen) => Ok(seen),
+            None => self.look_closely(),
         }
-        self.look_closely()
     }
 
-    #[inline]
-    fn record_is_due(&self) -> bool {
-        error_ring::is_due(&self.rings, self.record_due.load(Ordering::Relaxed))
+    /// `look` where nothing is unusual; `None`: look closely.
+    #[inline(always)]
+    pub(crate) fn glance(&self) -> Option<u64> {
+        if !self.is_running() {
+            return None;
+        }
+        // In this order: whoever sees `seen` sees a word at least as new.
+        let seen = self.seen.0.load(Ordering::Acquire);
+        let word = self.rings.word().load(Ordering::Acquire);
+        if word == seen {
+            self.count_idle();
+            return Some(seen & !SEALED);
+        }
+        if word < seen || word > self.submitted() || self.rings.is_record_due() {
+            return None;
+        }
+        self.seen
+            .0
+            .compare_exchange(seen, word, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+            .then_some(word)
     }
 
     /// A poll found nothing: now and then, ask whether the device is still there.
@@ -337,7 +341,8 @@ impl Lane {
 
     /// `look`, where something is unusual or another thread was faster.
     #[cold]
-    fn look_closely(&self) -> Result<u64> {
+    #[inline(never)]
+    pub(crate) fn look_closely(&self) -> Result<u64> {
         loop {
             self.mark.check()?;
             match self.state.load(Ordering::Acquire) {
@@ -356,7 +361,7 @@ impl Lane {
             if word == seen {
                 return Ok(seen & !SEALED);
             }
-            if self.record_is_due() || word & COMPLETION_STOPPED != 0 {
+            if self.rings.is_record_due() || word & COMPLETION_STOPPED != 0 {
                 if let Some(word) = self.note_failure() {
                     return Ok(word);
                 }
@@ -460,7 +465,7 @@ impl Lane {
         match error_ring::read(&self.rings, &expected) {
             Ok(fault) => {
                 slow.errors_read += 1;
-                self.record_due.store(slow.errors_read, Ordering::Release);
+                self.rings.expect_record(slow.errors_read);
                 self.seen.0.fetch_max(done, Ordering::AcqRel);
                 log::warn!(
                     "queue {} stopped at packet {}: {fault}",

@@ -76,9 +76,9 @@ impl Queue {
     /// `Full`; `Stopped` after a failure; `Closed`, `Lost`, `Stale`, `Protocol`, `Forked`.
     #[inline]
     pub fn submit_one(&mut self, packet: &Packet) -> Result<Seq> {
-        let seq = self.last + 1;
-        if !self.lane.is_running() || (seq > self.room && !self.find_room(seq)) {
-            return Err(self.lane.refusal());
+        let seq = self.last.wrapping_add(1);
+        if seq > self.room || !self.lane.is_running() {
+            return self.submit_slowly(std::slice::from_ref(packet));
         }
         self.lane.put(seq, packet);
         self.last = seq;
@@ -93,16 +93,34 @@ impl Queue {
     /// As `submit_one`; `Invalid` for more packets than the ring holds.
     #[inline]
     pub fn submit(&mut self, packets: &[Packet]) -> Result<Seq> {
-        let first = self.last + 1;
-        let last = self.last + packets.len() as u64;
-        if !self.lane.is_running() || (last > self.room && !self.find_room(last)) {
-            return Err(self.refuse(packets.len()));
+        let last = self.last.wrapping_add(packets.len() as u64);
+        if last > self.room || !self.lane.is_running() {
+            return self.submit_slowly(packets);
         }
-        for (seq, packet) in (first..).zip(packets) {
+        self.put_all(packets);
+        Ok(Seq(last))
+    }
+
+    #[inline]
+    fn put_all(&mut self, packets: &[Packet]) {
+        let mut seq = self.last;
+        for packet in packets {
+            seq = seq.wrapping_add(1);
             self.lane.put(seq, packet);
         }
-        self.last = last;
+        self.last = seq;
         self.ring();
+    }
+
+    /// The room that was found before is used up, or the lane does not run.
+    #[cold]
+    #[inline(never)]
+    fn submit_slowly(&mut self, packets: &[Packet]) -> Result<Seq> {
+        let last = self.last.wrapping_add(packets.len() as u64);
+        if !self.lane.is_running() || !self.find_room(last) {
+            return Err(self.refuse(packets.len()));
+        }
+        self.put_all(packets);
         Ok(Seq(last))
     }
 
@@ -125,7 +143,6 @@ impl Queue {
     }
 
     /// Looks how far the ring is free; whether packet `last` fits.
-    #[cold]
     fn find_room(&mut self, last: u64) -> bool {
         let looked = self.lane.look();
         self.room = self.lane.room();

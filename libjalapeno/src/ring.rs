@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use jalapeno_hw::faults::{FAULT_RECORD_BYTES, FaultRecord};
 use jalapeno_hw::limits::DEPTH_LOG2_MAX;
@@ -22,6 +22,8 @@ const PACKET_WORDS: usize = PACKET_BYTES / 8;
 const RECORD_WORDS: usize = FAULT_RECORD_BYTES / 8;
 /// The cookie's word in a packet.
 const COOKIE_WORD: usize = 1;
+/// log2 of a slot's bytes.
+const SLOT_SHIFT: u32 = PACKET_BYTES.trailing_zeros();
 
 /// Memory that stays where it is, mapped and readable and writable, until it is dropped.
 ///
@@ -61,7 +63,11 @@ pub(crate) struct Rings {
     slots: NonNull<u8>,
     word: NonNull<u8>,
     errors: NonNull<u8>,
-    depth_log2: u32,
+    /// Packets, and the slots' bytes less one slot: what the path of a command computes with.
+    depth: u64,
+    slot_mask: usize,
+    /// The record that is due next; bit 0 of the address is the phase it will have.
+    due: AtomicPtr<u8>,
     errors_log2: u32,
     keep: [Box<dyn Pinned>; 2],
 }
@@ -74,7 +80,7 @@ unsafe impl Sync for Rings {}
 impl fmt::Debug for Rings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rings")
-            .field("depth_log2", &self.depth_log2)
+            .field("depth", &self.depth)
             .field("errors_log2", &self.errors_log2)
             .field("keep", &self.keep)
             .finish_non_exhaustive()
@@ -117,21 +123,25 @@ impl Rings {
             });
         }
         let base = answers.at();
-        Ok(Self {
+        let rings = Self {
             slots: ring.at(),
             word: base,
             // SAFETY: `answers` was just found to be longer than this offset.
             errors: unsafe { base.add(Self::ERRORS_OFFSET) },
-            depth_log2,
+            depth: 1 << depth_log2,
+            slot_mask: Self::ring_bytes(depth_log2) - PACKET_BYTES,
+            due: AtomicPtr::default(),
             errors_log2,
             keep: [ring, answers],
-        })
+        };
+        rings.expect_record(0);
+        Ok(rings)
     }
 
     /// Packets of the submission ring.
     #[inline]
     pub(crate) fn depth(&self) -> u64 {
-        1 << self.depth_log2
+        self.depth
     }
 
     /// Records of the error ring.
@@ -149,20 +159,20 @@ impl Rings {
     /// The slot that packet `seq` stands in.
     #[inline]
     fn slot(&self, seq: u64) -> &[AtomicU64; PACKET_WORDS] {
-        // The mask keeps it below 2^DEPTH_LOG2_MAX.
-        #[expect(clippy::cast_possible_truncation, reason = "at most 2^16 slots")]
-        let index = (seq.wrapping_sub(1) & (self.depth() - 1)) as usize;
-        // SAFETY: `index` is below the depth, and `new` found the ring that long; the slot is
-        // 64-byte aligned and only accessed through these atomics.
-        unsafe { self.slots.add(index * PACKET_BYTES).cast().as_ref() }
+        // The mask keeps it below the ring's bytes.
+        #[expect(clippy::cast_possible_truncation, reason = "masked just after")]
+        let at = ((seq.wrapping_sub(1) << SLOT_SHIFT) as usize) & self.slot_mask;
+        // SAFETY: the mask leaves a multiple of the slot's size below the ring's bytes, and `new`
+        // found the ring that long; the slot is 64-byte aligned and only accessed through these
+        // atomics.
+        unsafe { self.slots.add(at).cast().as_ref() }
     }
 
     /// The validity bit of packet `seq`: set on the first lap, clear on the second, and so on.
     #[inline]
     fn validity(&self, seq: u64) -> u64 {
-        // Bit `depth_log2` of the position is the lap's parity.
-        let lap = (seq.wrapping_sub(1) >> self.depth_log2) & 1;
-        (lap ^ 1) * HEADER_VALID
+        // This bit of the position is the lap's parity.
+        u64::from(seq.wrapping_sub(1) & self.depth == 0) << HEADER_VALID.trailing_zeros()
     }
 
     /// Writes packet `seq` up to its header, tells `submitted` that it exists, then stores the
@@ -197,10 +207,24 @@ impl Rings {
         zerocopy::transmute!(words)
     }
 
-    /// The first word of the error record with this index.
+    /// Notes which error record is due next.
+    pub(crate) fn expect_record(&self, index: u64) {
+        let first: *const AtomicU64 = &raw const self.record_words(index)[0];
+        // Records are aligned to 64 bytes: bit 0 is free.
+        let phase = usize::from(self.record_phase(index));
+        let due = first.cast_mut().cast::<u8>().map_addr(|at| at | phase);
+        self.due.store(due, Ordering::Release);
+    }
+
+    /// Whether a record stands where the next one is due.
     #[inline]
-    pub(crate) fn record_word(&self, index: u64) -> &AtomicU64 {
-        &self.record_words(index)[0]
+    pub(crate) fn is_record_due(&self) -> bool {
+        let due = self.due.load(Ordering::Relaxed);
+        let first = due.map_addr(|at| at & !1).cast::<u64>();
+        // SAFETY: `expect_record` made it from a record of this ring, which `keep` holds.
+        let first = unsafe { AtomicU64::from_ptr(first) }.load(Ordering::Acquire);
+        // The ring starts as zeros, so on its first lap (phase 1) nothing is due yet.
+        (first >> PHASE_SHIFT ^ due.addr() as u64) & 1 == 0
     }
 
     #[inline]
@@ -223,14 +247,14 @@ impl Rings {
         zerocopy::transmute!(words)
     }
 
-    /// The phase bit, in its place in a record's first word, that the record with this index has.
-    pub(crate) fn record_phase(&self, index: u64) -> u64 {
-        ((index >> self.errors_log2) & 1 ^ 1) << PHASE_SHIFT
+    /// The phase that the record with this index has: 1 on the first lap.
+    fn record_phase(&self, index: u64) -> bool {
+        (index >> self.errors_log2) & 1 == 0
     }
 }
 
 /// Where FaultRecord.flags' phase bit lies in the record's first word.
-pub(crate) const PHASE_SHIFT: u32 = 56;
+const PHASE_SHIFT: u32 = 56;
 
 /// Memory of the heap in the place of pinned memory, for the tests of this crate.
 #[cfg(test)]
