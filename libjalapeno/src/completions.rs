@@ -136,8 +136,14 @@ impl Completions {
     pub fn poll(&self) -> Result<Seq> {
         match self.lane.glance() {
             Some(seen) => Ok(Seq(seen)),
-            None => self.lane.look_closely().map(Seq),
+            None => self.poll_closely(),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn poll_closely(&self) -> Result<Seq> {
+        self.lane.look_closely().map(Seq)
     }
 
     /// The last completed sequence number that was validated so far; looks at nothing.

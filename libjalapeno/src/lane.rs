@@ -34,6 +34,8 @@ const HISTORY: usize = 1024;
 const RUNNING: u32 = 1;
 const STOPPED: u32 = 2;
 const ENDED: u32 = 3;
+/// What no fork mark is.
+const BARRED: u64 = u64::MAX;
 
 /// What a lane asks of its device, on slow paths only.
 pub(crate) trait Control: Send + Sync + fmt::Debug {
@@ -165,7 +167,10 @@ pub(crate) struct Identity {
 pub(crate) struct Lane {
     state: AtomicU32,
     mark: ForkMark,
+    /// Holds `guard`'s value in the process that made the lane.
     mark_word: &'static AtomicU64,
+    /// The fork mark while the lane runs, else `BARRED`: one comparison answers both.
+    guard: AtomicU64,
     rings: Rings,
     identity: Identity,
     /// The last packet of the last failure: up to here outcomes must be looked up.
@@ -193,6 +198,7 @@ impl Lane {
             state: AtomicU32::new(RUNNING),
             mark,
             mark_word: mark.word(),
+            guard: AtomicU64::new(mark.value()),
             rings,
             identity,
             troubled: AtomicU64::new(0),
@@ -228,8 +234,12 @@ impl Lane {
     /// Whether this process owns the lane and nothing is in the way of a command.
     #[inline]
     pub(crate) fn is_running(&self) -> bool {
-        self.state.load(Ordering::Acquire) == RUNNING
-            && self.mark_word.load(Ordering::Relaxed) == self.mark.value()
+        self.mark_word.load(Ordering::Relaxed) == self.guard.load(Ordering::Acquire)
+    }
+
+    fn enter(&self, state: u32, guard: u64) {
+        self.state.store(state, Ordering::Release);
+        self.guard.store(guard, Ordering::Release);
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -477,7 +487,7 @@ impl Lane {
                     fault,
                     resume: None,
                 });
-                self.state.store(STOPPED, Ordering::Release);
+                self.enter(STOPPED, BARRED);
             }
             Err(breach) => self.end_with(&mut slow, End::Quarantined(breach)),
         }
@@ -509,7 +519,7 @@ impl Lane {
             self.settle(slow, &stop, self.submitted());
         }
         slow.end = Some(end);
-        self.state.store(ENDED, Ordering::Release);
+        self.enter(ENDED, BARRED);
         self.seen.0.fetch_or(SEALED, Ordering::AcqRel);
     }
 
@@ -585,7 +595,7 @@ impl Lane {
         }
         self.seen.0.fetch_max(resume - 1, Ordering::AcqRel);
         slow.stop = None;
-        self.state.store(RUNNING, Ordering::Release);
+        self.enter(RUNNING, self.mark.value());
     }
 
     /// What became of a job; `None`: it is not finished. Looks at the device first.

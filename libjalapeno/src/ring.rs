@@ -22,6 +22,8 @@ const PACKET_WORDS: usize = PACKET_BYTES / 8;
 const RECORD_WORDS: usize = FAULT_RECORD_BYTES / 8;
 /// The cookie's word in a packet.
 const COOKIE_WORD: usize = 1;
+/// Where deadline and body begin in a packet.
+const BODY_WORD: usize = 2;
 /// log2 of a slot's bytes.
 const SLOT_SHIFT: u32 = PACKET_BYTES.trailing_zeros();
 
@@ -181,8 +183,13 @@ impl Rings {
     pub(crate) fn put(&self, seq: u64, packet: &Packet, submitted: &AtomicU64) {
         let words: [u64; PACKET_WORDS] = zerocopy::transmute!(*packet);
         let slot = self.slot(seq);
-        for at in 1..PACKET_WORDS {
-            slot[at].store(words[at], Ordering::Relaxed);
+        slot[COOKIE_WORD].store(words[COOKIE_WORD], Ordering::Relaxed);
+        // SAFETY: words 2 to 7 of this slot, through their atomics' cells. The slot is free: the
+        // device does not look beyond the header, and within this process only `packet` reads
+        // these words, of packets that are not finished, which this is not yet.
+        unsafe {
+            let body = slot.as_ptr().cast::<u64>().cast_mut().add(BODY_WORD);
+            body.copy_from_nonoverlapping(words[BODY_WORD..].as_ptr(), PACKET_WORDS - BODY_WORD);
         }
         submitted.store(seq, Ordering::Release);
         let header = words[0] & !HEADER_VALID | self.validity(seq);
