@@ -110,21 +110,22 @@ impl Dma {
     /// # Errors
     /// EINVAL for a range that wraps, is empty, or would cut a region in two.
     pub fn unmap(&self, address: u64, bytes: u64) -> Result<u64, Errno> {
-        let end = address.checked_add(bytes).ok_or(Errno::EINVAL)?;
-        if bytes == 0 {
-            return Err(Errno::EINVAL);
-        }
+        // By its last byte: QEMU unmaps ranges that end at 2^64 exactly.
+        let last = bytes
+            .checked_sub(1)
+            .and_then(|more| address.checked_add(more))
+            .ok_or(Errno::EINVAL)?;
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let cut = |at: u64| {
             let before = table.regions.range(..at).next_back();
             before.is_some_and(|(start, region)| start + region.bytes > at)
         };
-        if cut(address) || cut(end) {
+        if cut(address) || last.checked_add(1).is_some_and(cut) {
             return Err(Errno::EINVAL);
         }
         let inside: Vec<u64> = table
             .regions
-            .range(address..end)
+            .range(address..=last)
             .map(|(&start, _)| start)
             .collect();
         let mut freed = 0;
@@ -322,5 +323,26 @@ impl Table {
             self.files.retain(|_, map| map.strong_count() > 0);
             self.copied.retain(|_, file| file.strong_count() > 0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_that_was_never_mapped_is_unmapped_up_to_the_last_address() {
+        let dma = Dma::default();
+        assert_eq!(
+            dma.unmap(0xfef0_0000, 0xffff_ffff_0110_0000),
+            Ok(0),
+            "as QEMU asks for"
+        );
+        assert_eq!(
+            dma.unmap(0xfef0_0000, 0xffff_ffff_0110_0001),
+            Err(Errno::EINVAL),
+            "wraps"
+        );
+        assert_eq!(dma.unmap(0x1000, 0), Err(Errno::EINVAL), "empty");
     }
 }
