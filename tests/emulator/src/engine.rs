@@ -18,6 +18,7 @@ use jalapeno_hw::regs::{DeviceState, Feature, QueueState, ScrubPhase};
 use crate::card::Card;
 use crate::execute::{Clock, Failure, Outcome, Runner};
 use crate::faults::{Fault, Unit};
+use crate::kernels::Pool;
 use crate::queue::{Block, Queue, Stop};
 use crate::trouble::{Culprit, Trouble};
 
@@ -55,11 +56,11 @@ pub struct Engine {
 /// # Errors
 /// What the system said to a new thread.
 pub fn start(card: &Arc<Card>) -> io::Result<JoinHandle<()>> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(card.options.threads)
-        .thread_name(|index| format!("kernel-{index}"))
-        .build()
-        .map_err(io::Error::other)?;
+    let threads = match card.options.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let pool = Pool::new(threads);
     let mut engine = Engine {
         card: Arc::clone(card),
         queues: Vec::new(),

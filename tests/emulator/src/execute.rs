@@ -14,6 +14,7 @@ use zerocopy::IntoBytes;
 use crate::card::Card;
 use crate::energy::{Engine, Work};
 use crate::faults::Fault;
+use crate::kernels::Pool;
 use crate::memory::{Intent, Piece, STEP_BYTES};
 use crate::queue::Block;
 use crate::trouble::Trouble;
@@ -96,7 +97,7 @@ impl Clock {
 #[derive(Debug)]
 pub struct Runner {
     pub(crate) card: Arc<Card>,
-    pub(crate) pool: rayon::ThreadPool,
+    pub(crate) pool: Pool,
     from: Vec<Piece>,
     to: Vec<Piece>,
     bounce: Vec<u8>,
@@ -105,7 +106,7 @@ pub struct Runner {
 impl Runner {
     /// A runner for a card; `pool` is what kernels compute on.
     #[must_use]
-    pub fn new(card: Arc<Card>, pool: rayon::ThreadPool) -> Self {
+    pub fn new(card: Arc<Card>, pool: Pool) -> Self {
         Self {
             card,
             pool,
