@@ -181,7 +181,7 @@ impl Rings {
     /// header, by which the device may fetch it.
     #[inline]
     pub(crate) fn put(&self, seq: u64, packet: &Packet, submitted: &AtomicU64) {
-        let words: [u64; PACKET_WORDS] = zerocopy::transmute!(*packet);
+        let words: &[u64; PACKET_WORDS] = zerocopy::transmute_ref!(packet);
         let slot = self.slot(seq);
         slot[COOKIE_WORD].store(words[COOKIE_WORD], Ordering::Relaxed);
         // SAFETY: words 2 to 7 of this slot, through their atomics' cells. The slot is free: the
