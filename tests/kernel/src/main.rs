@@ -88,7 +88,7 @@ fn main() -> ExitCode {
     });
     let boots: Vec<&Boot> = BOOTS
         .iter()
-        .filter(|boot| only.as_deref().unwrap_or("stock") == boot.name)
+        .filter(|boot| only.as_ref().is_none_or(|only| only == boot.name))
         .collect();
     if wanted.iter().any(|word| word == "--help") {
         println!(
@@ -179,7 +179,12 @@ fn run_boot(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<Case>> {
     let initramfs = folder.join("initramfs.cpio");
     fs::write(&initramfs, userland(leg, boot, cache)?)?;
     let cards: Vec<Card> = (0..boot.cards)
-        .map(|number| Card::start(&folder, number, &[]))
+        .map(|number| {
+            // Two windows as large as the real HBM do not fit the guest's address space; a seed
+            // of its own gives each card its UUID.
+            let more = ["--hbm", "256M", "--seed", &(number + 1).to_string()].map(str::to_owned);
+            Card::start(&folder, number, &more)
+        })
         .collect::<Result<_, _>>()?;
     let mut devices = vec!["intel-iommu,intremap=on,caching-mode=on".to_owned()];
     devices.extend(boot.stock.iter().map(|device| (*device).to_owned()));
