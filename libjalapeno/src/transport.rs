@@ -2,7 +2,6 @@
 //!
 //! A mapped BAR is a pointer, so doorbells and completion polls make no call through here.
 
-mod socket;
 pub mod user;
 
 use std::fmt;

@@ -11,9 +11,16 @@ use memmap2::{MmapOptions, MmapRaw};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::socket::{Failure, Socket};
+mod greeting;
+mod region;
+mod socket;
+
+use greeting::{greet, holder};
+use socket::{Failure, Reply, Socket};
+
 use super::{Area, BarMapping, Description, HostRange, Protection, Transport};
 use crate::error::{Error, Result};
+use crate::fork::ForkMark;
 use crate::units::Iova;
 
 /// What the client asks to be.
@@ -27,15 +34,11 @@ pub enum Role {
     Observer,
 }
 
-/// Most areas believed in a region.
-const AREAS_MAX: u32 = 64;
-/// Largest BAR believed.
-const BAR_MAX: u64 = 1 << 46;
-
 /// A vfio-user client.
 #[derive(Debug)]
 pub struct User {
     name: String,
+    mark: ForkMark,
     socket: Mutex<Socket>,
     lost: AtomicBool,
     watch: OwnedFd,
@@ -61,16 +64,18 @@ impl User {
     /// Connects to the server at `path`.
     pub fn connect(path: &Path, role: Role) -> Result<Self> {
         let name = path.display().to_string();
-        let mut socket = Socket::connect(path).map_err(|source| connect_error(path, source))?;
-        let greeting = match greet(&mut socket, role, &name) {
-            Err(Error::Busy { on, .. }) => {
-                return Err(Error::Busy {
-                    on,
-                    holder: holder(path),
-                });
-            }
-            other => other?,
-        };
+        let socket = Socket::connect(path).map_err(|source| connect_error(path, source))?;
+        Self::over(socket, name, role).map_err(|error| match error {
+            Error::Busy { on, .. } => Error::Busy {
+                on,
+                holder: holder(path),
+            },
+            other => other,
+        })
+    }
+
+    fn over(mut socket: Socket, name: String, role: Role) -> Result<Self> {
+        let greeting = greet(&mut socket, role, &name)?;
         let watch = socket
             .duplicate()
             .map_err(|source| io_error("watch", &name, source))?;
@@ -88,6 +93,7 @@ impl User {
                 pins: false,
             },
             name,
+            mark: ForkMark::here(),
             socket: Mutex::new(socket),
             lost: AtomicBool::new(false),
             watch,
@@ -103,9 +109,13 @@ impl User {
             argsz: 16,
             ..Default::default()
         };
-        let info: wire::DeviceInfo = self.ask(wire::command::DEVICE_GET_INFO, &ask, "describe")?;
+        let info: wire::DeviceInfo =
+            self.ask((wire::command::DEVICE_GET_INFO, "describe"), &ask)?;
         if info.flags & wire::DEVICE_PCI == 0 || info.regions < wire::PCI_REGIONS {
-            return Err(self.peer("it does not serve a PCI function"));
+            return Err(Error::NotFound {
+                name: format!("vfio-user:{}", self.name),
+                why: "the server there does not serve a PCI function".into(),
+            });
         }
         for bar in [0u32, 2, 4] {
             self.look_at_bar(bar)?;
@@ -115,11 +125,8 @@ impl User {
             index: wire::IRQ_MSIX,
             ..Default::default()
         };
-        let irqs: wire::IrqInfo = self.ask(
-            wire::command::DEVICE_GET_IRQ_INFO,
-            &ask,
-            "describe interrupts of",
-        )?;
+        let command = wire::command::DEVICE_GET_IRQ_INFO;
+        let irqs: wire::IrqInfo = self.ask((command, "describe interrupts of"), &ask)?;
         self.description.vectors = irqs.count.min(2048);
         Ok(())
     }
@@ -133,16 +140,11 @@ impl User {
         };
         let (info, areas, fd) = {
             let mut socket = self.lock();
-            let mut reply = self.settle(
-                socket.exchange(
-                    wire::command::DEVICE_GET_REGION_INFO,
-                    [ask.as_bytes(), &[]],
-                    &[],
-                ),
-                "describe a BAR of",
-            )?;
-            let body = socket.body(&reply);
-            let (info, areas) = parse_region(body, bar).map_err(|why| self.peer(why))?;
+            let command = (wire::command::DEVICE_GET_REGION_INFO, "describe a BAR of");
+            let parts = [ask.as_bytes(), &[][..]];
+            let mut reply = self.exchange(&mut socket, command, parts, &[], None)?;
+            let (info, areas) = region::parse(socket.body(&reply), bar)
+                .map_err(|why| self.breach(&socket, &why))?;
             (info, areas, reply.fds.pop())
         };
         self.description.bars[at] = info.bytes;
@@ -161,227 +163,98 @@ impl User {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn peer(&self, why: impl Into<String>) -> Error {
+    /// The server broke the protocol: nothing more on this connection can be believed.
+    fn breach(&self, socket: &Socket, why: &str) -> Error {
+        log::warn!("vfio-user server {}: {why}", self.name);
         self.lost.store(true, Ordering::Release);
-        let source = std::io::Error::new(std::io::ErrorKind::InvalidData, why.into());
-        io_error("talk to", &self.name, source)
-    }
-
-    /// Turns a failed exchange into an error; a broken stream means that the device is lost.
-    fn settle<T>(&self, result: std::result::Result<T, Failure>, tried: &'static str) -> Result<T> {
-        result.map_err(|failure| match failure {
-            Failure::Refused(errno) => {
-                io_error(tried, &self.name, std::io::Error::from_raw_os_error(errno))
-            }
-            Failure::Broken(source) => {
-                self.lost.store(true, Ordering::Release);
-                log::warn!("vfio-user server {}: {source}", self.name);
-                match source.kind() {
-                    std::io::ErrorKind::InvalidData => io_error(tried, &self.name, source),
-                    std::io::ErrorKind::TimedOut => Error::Lost {
-                        why: "the vfio-user server does not answer",
-                    },
-                    _ => Error::Lost {
-                        why: "the vfio-user server closed the connection",
-                    },
-                }
-            }
-        })
-    }
-
-    fn usable(&self) -> Result<()> {
-        if self.lost.load(Ordering::Acquire) {
-            return Err(Error::Lost {
-                why: "the connection to the vfio-user server broke",
-            });
+        socket.close();
+        Error::Lost {
+            why: "its vfio-user server broke the protocol",
         }
-        Ok(())
     }
 
-    /// A command whose reply begins with a structure of the same kind.
-    fn ask<T: FromBytes + IntoBytes + zerocopy::Immutable>(
+    /// One exchange. A reply must be as long as `bytes` says, where that is known.
+    fn exchange(
         &self,
-        command: u16,
-        body: &T,
-        tried: &'static str,
-    ) -> Result<T> {
-        self.usable()?;
-        let mut socket = self.lock();
-        let reply = self.settle(socket.exchange(command, [body.as_bytes(), &[]], &[]), tried)?;
-        let parsed = T::read_from_prefix(socket.body(&reply)).map(|(value, _)| value);
-        parsed.map_err(|_| self.peer(format!("the reply to command {command} is too short")))
-    }
-
-    fn tell(
-        &self,
-        command: u16,
+        socket: &mut Socket,
+        (command, tried): (u16, &'static str),
         parts: [&[u8]; 2],
         fds: &[BorrowedFd<'_>],
-        tried: &'static str,
-    ) -> Result<()> {
-        self.usable()?;
+        bytes: Option<usize>,
+    ) -> Result<Reply> {
+        self.mark.check()?;
+        if self.lost.load(Ordering::Acquire) {
+            return Err(Error::Lost {
+                why: "the connection to its vfio-user server broke",
+            });
+        }
+        let fds_back = usize::from(command == wire::command::DEVICE_GET_REGION_INFO);
+        let reply = match socket.exchange(command, parts, fds, fds_back) {
+            Ok(reply) => reply,
+            Err(Failure::Refused(errno)) => return Err(refused(tried, &self.name, errno)),
+            Err(Failure::Broken(source)) => {
+                log::warn!("vfio-user server {}: {source}", self.name);
+                self.lost.store(true, Ordering::Release);
+                return Err(Error::Lost {
+                    why: match source.kind() {
+                        std::io::ErrorKind::InvalidData => {
+                            "its vfio-user server broke the protocol"
+                        }
+                        std::io::ErrorKind::TimedOut => "its vfio-user server does not answer",
+                        _ => "its vfio-user server closed the connection",
+                    },
+                });
+            }
+        };
+        let got = socket.body(&reply).len();
+        match bytes {
+            Some(due) if due != got => Err(self.breach(
+                socket,
+                &format!("a reply to command {command} with {got} bytes, {due} are due"),
+            )),
+            _ => Ok(reply),
+        }
+    }
+
+    /// A command whose reply is a structure of the same kind.
+    fn ask<T: FromBytes + IntoBytes + zerocopy::Immutable>(
+        &self,
+        (command, tried): (u16, &'static str),
+        body: &T,
+    ) -> Result<T> {
         let mut socket = self.lock();
-        self.settle(socket.exchange(command, parts, fds), tried)
+        let parts = [body.as_bytes(), &[]];
+        let bytes = Some(size_of::<T>());
+        let reply = self.exchange(&mut socket, (command, tried), parts, &[], bytes)?;
+        T::read_from_bytes(socket.body(&reply))
+            .map_err(|_| self.breach(&socket, "a reply that is too short"))
+    }
+
+    /// A command whose reply is empty.
+    fn tell(
+        &self,
+        command: (u16, &'static str),
+        body: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<()> {
+        let mut socket = self.lock();
+        self.exchange(&mut socket, command, [body, &[]], fds, Some(0))
             .map(drop)
     }
 }
 
-struct Greeting {
-    maps_max: usize,
-    transfer_max: usize,
-    owner: Option<u32>,
+fn access(region: u32, offset: u64, bytes: usize) -> wire::RegionAccess {
+    wire::RegionAccess {
+        offset,
+        region,
+        // At most the transfer limit, which is below 4 GiB.
+        count: u32::try_from(bytes).unwrap_or(u32::MAX),
+    }
 }
 
-fn greet(socket: &mut Socket, role: Role, name: &str) -> Result<Greeting> {
-    let role = match role {
-        Role::Owner => "owner",
-        Role::Exclusive => "exclusive",
-        Role::Observer => "observer",
-    };
-    let version = wire::Version {
-        major: wire::VERSION_MAJOR,
-        minor: wire::VERSION_MINOR,
-    };
-    let capabilities = format!(
-        "{{\"capabilities\":{{\"max_msg_fds\":8,\"max_data_xfer_size\":1048576,\
-         \"jalapeno\":{{\"role\":\"{role}\"}}}}}}\0"
-    );
-    let reply = socket.exchange(
-        wire::command::VERSION,
-        [version.as_bytes(), capabilities.as_bytes()],
-        &[],
-    );
-    let reply = match reply {
-        Ok(reply) => reply,
-        Err(Failure::Refused(libc::EBUSY)) => {
-            return Err(Error::Busy {
-                on: name.into(),
-                holder: None,
-            });
-        }
-        Err(Failure::Refused(errno)) => {
-            return Err(io_error(
-                "greet",
-                name,
-                std::io::Error::from_raw_os_error(errno),
-            ));
-        }
-        Err(Failure::Broken(source)) => return Err(io_error("greet", name, source)),
-    };
-    let body = socket.body(&reply);
-    let bad = |why: &str| {
-        io_error(
-            "greet",
-            name,
-            std::io::Error::new(std::io::ErrorKind::InvalidData, why.to_owned()),
-        )
-    };
-    let (theirs, json) =
-        wire::Version::read_from_prefix(body).map_err(|_| bad("it is not a vfio-user server"))?;
-    if theirs.major != wire::VERSION_MAJOR {
-        return Err(Error::Version {
-            what: "vfio-user protocol",
-            found: format!("{}.{}", theirs.major, theirs.minor),
-            needed: format!("{}.x", wire::VERSION_MAJOR),
-        });
-    }
-    let json = json.split(|&b| b == 0).next().unwrap_or_default();
-    let value: serde_json::Value = if json.is_empty() {
-        serde_json::Value::Null
-    } else {
-        serde_json::from_slice(json).map_err(|_| bad("its capabilities are not JSON"))?
-    };
-    let number = |key: &str| {
-        value["capabilities"][key]
-            .as_u64()
-            .and_then(|n| usize::try_from(n).ok())
-    };
-    Ok(Greeting {
-        maps_max: number("max_dma_maps").unwrap_or(65_535),
-        transfer_max: number("max_data_xfer_size")
-            .unwrap_or(1 << 20)
-            .clamp(4096, 1 << 20),
-        owner: value["capabilities"]["jalapeno"]["owner_pid"]
-            .as_u64()
-            .and_then(|pid| u32::try_from(pid).ok())
-            .filter(|&pid| pid != 0),
-    })
-}
-
-/// Who owns a device that refused us: an observer is told.
-fn holder(path: &Path) -> Option<u32> {
-    let mut socket = Socket::connect(path).ok()?;
-    greet(&mut socket, Role::Observer, "").ok()?.owner
-}
-
-fn parse_region(
-    body: &[u8],
-    bar: u32,
-) -> std::result::Result<(wire::RegionInfo, Vec<Area>), String> {
-    let (info, _) = wire::RegionInfo::read_from_prefix(body)
-        .map_err(|_| "a short region description".to_owned())?;
-    if info.index != bar
-        || info.bytes > BAR_MAX
-        || (info.bytes != 0 && !info.bytes.is_power_of_two())
-    {
-        return Err(format!(
-            "BAR {bar} is described as region {} of {} bytes",
-            info.index, info.bytes
-        ));
-    }
-    if info.flags & wire::REGION_MMAP == 0 {
-        return Ok((info, Vec::new()));
-    }
-    let mut areas = Vec::new();
-    let mut at = info.cap_offset as usize;
-    let mut sparse = false;
-    // Offsets must rise, so the chain cannot loop.
-    while info.flags & wire::REGION_CAPS != 0 && at != 0 {
-        let rest = body
-            .get(at..)
-            .ok_or("a region capability beyond its message")?;
-        let (cap, rest) = wire::CapHeader::read_from_prefix(rest)
-            .map_err(|_| "a short region capability".to_owned())?;
-        if cap.id == wire::CAP_SPARSE_MMAP {
-            sparse = true;
-            let (head, mut rest) = wire::SparseMmap::read_from_prefix(rest)
-                .map_err(|_| "a short sparse mmap".to_owned())?;
-            if head.areas > AREAS_MAX {
-                return Err(format!("{} mappable areas", head.areas));
-            }
-            for _ in 0..head.areas {
-                let (area, next) = wire::SparseArea::read_from_prefix(rest)
-                    .map_err(|_| "a short sparse area".to_owned())?;
-                let end = area.offset.checked_add(area.bytes);
-                if end.is_none_or(|end| end > info.bytes) || (area.offset | area.bytes) % 4096 != 0
-                {
-                    return Err(format!(
-                        "a mappable area at {:#x} of BAR {bar}",
-                        area.offset
-                    ));
-                }
-                if area.bytes > 0 {
-                    areas.push(Area {
-                        offset: area.offset,
-                        bytes: area.bytes,
-                    });
-                }
-                rest = next;
-            }
-        }
-        let next = cap.next as usize;
-        if next != 0 && next <= at {
-            return Err("region capabilities that loop".into());
-        }
-        at = next;
-    }
-    if !sparse && info.bytes > 0 {
-        areas.push(Area {
-            offset: 0,
-            bytes: info.bytes,
-        });
-    }
-    Ok((info, areas))
+/// The server said no, with an errno; the connection goes on.
+fn refused(tried: &'static str, on: &str, errno: i32) -> Error {
+    io_error(tried, on, std::io::Error::from_raw_os_error(errno))
 }
 
 fn io_error(tried: &'static str, on: &str, source: std::io::Error) -> Error {
@@ -397,16 +270,23 @@ fn connect_error(path: &Path, source: std::io::Error) -> Error {
     match source.kind() {
         std::io::ErrorKind::NotFound => Error::NotFound {
             name,
-            why: "there is no such socket".into(),
+            why: "there is no such socket: start jalapeno-emulator --socket PATH".into(),
         },
         std::io::ErrorKind::ConnectionRefused => Error::NotFound {
             name,
-            why: "the socket is there, but no emulator listens on it".into(),
+            why: "the socket is there, but nothing listens on it: its server has ended".into(),
+        },
+        std::io::ErrorKind::WouldBlock => Error::NotFound {
+            name,
+            why: "the socket is there, but its server accepts no connection".into(),
         },
         std::io::ErrorKind::PermissionDenied => Error::Permission {
             tried: "connect to",
             on: name,
-            hint: "run as the user that started the emulator".into(),
+            hint: format!(
+                "run as the user who started the emulator: ls -l {}",
+                path.display()
+            ),
         },
         _ => Error::Io {
             tried: "connect to",
@@ -456,50 +336,36 @@ impl Transport for User {
     }
 
     fn read(&self, region: u32, offset: u64, into: &mut [u8]) -> Result<()> {
-        self.usable()?;
+        let command = (wire::command::REGION_READ, "read a region of");
         let mut offset = offset;
         for piece in into.chunks_mut(self.transfer_max) {
-            let count = u32::try_from(piece.len()).unwrap_or(u32::MAX);
-            let ask = wire::RegionAccess {
-                offset,
-                region,
-                count,
-            };
+            let ask = access(region, offset, piece.len());
             let mut socket = self.lock();
-            let reply = self.settle(
-                socket.exchange(wire::command::REGION_READ, [ask.as_bytes(), &[]], &[]),
-                "read a region of",
-            )?;
-            let body = socket.body(&reply);
-            let answered = wire::RegionAccess::read_from_prefix(body)
-                .ok()
-                .filter(|(head, data)| head.count == count && data.len() == piece.len());
-            let Some((_, data)) = answered else {
-                drop(socket);
-                return Err(self.peer("it read another count than asked"));
-            };
-            piece.copy_from_slice(data);
-            offset += u64::from(count);
+            let due = Some(size_of::<wire::RegionAccess>() + piece.len());
+            let parts = [ask.as_bytes(), &[]];
+            let reply = self.exchange(&mut socket, command, parts, &[], due)?;
+            match wire::RegionAccess::read_from_prefix(socket.body(&reply)) {
+                Ok((echo, data)) if echo == ask => piece.copy_from_slice(data),
+                _ => return Err(self.breach(&socket, "it read elsewhere than asked")),
+            }
+            offset += piece.len() as u64;
         }
         Ok(())
     }
 
     fn write(&self, region: u32, offset: u64, from: &[u8]) -> Result<()> {
+        let command = (wire::command::REGION_WRITE, "write a region of");
         let mut offset = offset;
         for piece in from.chunks(self.transfer_max) {
-            let count = u32::try_from(piece.len()).unwrap_or(u32::MAX);
-            let head = wire::RegionAccess {
-                offset,
-                region,
-                count,
-            };
-            self.tell(
-                wire::command::REGION_WRITE,
-                [head.as_bytes(), piece],
-                &[],
-                "write a region of",
-            )?;
-            offset += u64::from(count);
+            let ask = access(region, offset, piece.len());
+            let mut socket = self.lock();
+            let due = Some(size_of::<wire::RegionAccess>());
+            let parts = [ask.as_bytes(), piece];
+            let reply = self.exchange(&mut socket, command, parts, &[], due)?;
+            if wire::RegionAccess::read_from_bytes(socket.body(&reply)) != Ok(ask) {
+                return Err(self.breach(&socket, "it wrote elsewhere than asked"));
+            }
+            offset += piece.len() as u64;
         }
         Ok(())
     }
@@ -525,10 +391,9 @@ impl Transport for User {
             bytes: range.bytes,
         };
         self.tell(
-            wire::command::DMA_MAP,
-            [map.as_bytes(), &[]],
+            (wire::command::DMA_MAP, "map memory for"),
+            map.as_bytes(),
             &[fd],
-            "map memory for",
         )
     }
 
@@ -539,12 +404,12 @@ impl Transport for User {
             address: iova.0,
             bytes,
         };
-        self.tell(
-            wire::command::DMA_UNMAP,
-            [unmap.as_bytes(), &[]],
-            &[],
-            "unmap memory from",
-        )
+        let command = (wire::command::DMA_UNMAP, "unmap memory from");
+        let done: wire::DmaUnmap = self.ask(command, &unmap)?;
+        if (done.address, done.bytes) != (unmap.address, unmap.bytes) {
+            return Err(self.breach(&self.lock(), "it unmapped elsewhere than asked"));
+        }
+        Ok(())
     }
 
     fn set_vectors(&self, first: u32, eventfds: &[Option<BorrowedFd<'_>>]) -> Result<()> {
@@ -561,17 +426,16 @@ impl Transport for User {
                 count: 1,
             };
             self.tell(
-                wire::command::DEVICE_SET_IRQS,
-                [set.as_bytes(), &[]],
+                (wire::command::DEVICE_SET_IRQS, "set an interrupt of"),
+                set.as_bytes(),
                 fds,
-                "set an interrupt of",
             )?;
         }
         Ok(())
     }
 
     fn reset(&self) -> Result<()> {
-        self.tell(wire::command::DEVICE_RESET, [&[], &[]], &[], "reset")
+        self.tell((wire::command::DEVICE_RESET, "reset"), &[], &[])
     }
 
     fn lost_fd(&self) -> Option<OwnedFd> {
@@ -605,3 +469,6 @@ fn dont_fork(map: &MmapRaw) {
         };
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,27 +2,34 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jalapeno_wire as wire;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    connect, recvmsg, sendmsg, socket,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Longest that a reply may take.
 const REPLY_TIME: Duration = Duration::from_secs(5);
 /// One wait for bytes; the reply's deadline is looked at in between.
 const SLICE: Duration = Duration::from_millis(100);
+/// Most of the server's own commands answered before the reply must be there.
+const COMMANDS_MAX: u32 = 1000;
 /// Largest message believed.
 const MESSAGE_MAX: usize = (1 << 20) + 4096;
-/// Most file descriptors believed in one message.
-const FDS_MAX: usize = 8;
+/// Room for as many file descriptors as the kernel passes at once, so that none is ever lost to
+/// truncation and left open in this process.
+const FDS_ROOM: usize = 253;
 
 /// Why an exchange failed.
 #[derive(Debug)]
-pub enum Failure {
+pub(super) enum Failure {
     /// The server refused, with this errno; the stream is in step.
     Refused(i32),
     /// The stream cannot be used any more.
@@ -41,30 +48,51 @@ fn broken(why: impl Into<String>) -> Failure {
 
 /// A reply: its body lies in the connection's buffer.
 #[derive(Debug)]
-pub struct Reply {
+pub(super) struct Reply {
     body: std::ops::Range<usize>,
     /// File descriptors that came along.
-    pub fds: Vec<OwnedFd>,
+    pub(super) fds: Vec<OwnedFd>,
 }
 
 /// The connection. Its owner takes turns: one exchange at a time.
 #[derive(Debug)]
-pub struct Socket {
+pub(super) struct Socket {
     stream: UnixStream,
     next_id: u16,
     buffer: Vec<u8>,
     filled: usize,
     consumed: usize,
     fds: VecDeque<OwnedFd>,
+    control: Vec<u8>,
+    reply_time: Duration,
 }
 
 impl Socket {
-    /// Connects.
-    pub fn connect(path: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(SLICE))?;
-        stream.set_write_timeout(Some(REPLY_TIME))?;
+    /// Connects. A listener that never accepts does not hold it up for longer than a reply may
+    /// take.
+    pub(super) fn connect(path: &Path) -> io::Result<Self> {
+        let address = UnixAddr::new(path)?;
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        let stream = UnixStream::from(fd);
+        stream.set_write_timeout(Some(REPLY_TIME))?; // connect() obeys it too
+        loop {
+            match connect(stream.as_raw_fd(), &address) {
+                Ok(()) => break,
+                Err(nix::Error::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Self::over(stream, REPLY_TIME)
+    }
+
+    /// A connection over a stream that is there already.
+    pub(super) fn over(stream: UnixStream, reply_time: Duration) -> io::Result<Self> {
+        stream.set_read_timeout(Some(SLICE.min(reply_time)))?;
+        stream.set_write_timeout(Some(SLICE.min(reply_time)))?;
         Ok(Self {
+            control: nix::cmsg_space!([RawFd; FDS_ROOM]),
+            reply_time,
             stream,
             next_id: 0,
             buffer: vec![0; 4096],
@@ -74,44 +102,83 @@ impl Socket {
         })
     }
 
-    /// The fd, to be watched for hang-up.
-    pub fn raw(&self) -> RawFd {
+    fn raw(&self) -> RawFd {
         self.stream.as_raw_fd()
     }
 
     /// Another fd of the same connection.
-    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
         Ok(self.stream.try_clone()?.into())
     }
 
     /// The bytes of a reply.
-    pub fn body(&self, reply: &Reply) -> &[u8] {
+    pub(super) fn body(&self, reply: &Reply) -> &[u8] {
         &self.buffer[reply.body.clone()]
     }
 
-    /// Sends a command and waits for its reply.
-    pub fn exchange(
+    /// Sends a command and waits for its reply, which may bring at most `fds_back` descriptors.
+    /// A connection that broke is closed for good: out of step, nothing on it can be believed.
+    pub(super) fn exchange(
         &mut self,
         command: u16,
         parts: [&[u8]; 2],
         fds: &[BorrowedFd<'_>],
+        fds_back: usize,
     ) -> Result<Reply, Failure> {
+        let result = self.attempt(command, parts, fds, fds_back);
+        if matches!(result, Err(Failure::Broken(_))) {
+            self.close();
+            self.fds.clear();
+        }
+        result
+    }
+
+    /// Hangs up: the server lets go of all it holds for us.
+    pub(super) fn close(&self) {
+        // It may be closed at the other end already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    fn attempt(
+        &mut self,
+        command: u16,
+        parts: [&[u8]; 2],
+        fds: &[BorrowedFd<'_>],
+        fds_back: usize,
+    ) -> Result<Reply, Failure> {
+        let until = Instant::now() + self.reply_time;
         self.next_id = self.next_id.wrapping_add(1);
         let id = self.next_id;
-        self.send(id, command, wire::TYPE_COMMAND, 0, parts, fds)?;
-        let until = Instant::now() + REPLY_TIME;
+        let head = (id, command, wire::TYPE_COMMAND, 0);
+        self.send(head, parts, fds, until)?;
+        let mut strangers = 0;
         loop {
             let (header, body) = self.receive(until)?;
             let fds: Vec<OwnedFd> = self.fds.drain(..).collect();
+            let reply = header.flags & wire::FLAGS_TYPE == wire::TYPE_REPLY;
+            if fds.len() > if reply { fds_back } else { 0 } {
+                return Err(broken(format!(
+                    "{} file descriptors nobody asked for",
+                    fds.len()
+                )));
+            }
+            strangers += 1;
+            if strangers > COMMANDS_MAX {
+                return Err(broken("commands without end instead of a reply"));
+            }
             match header.flags & wire::FLAGS_TYPE {
                 wire::TYPE_REPLY if header.id == id && header.command == command => {
                     if header.flags & wire::FLAG_ERROR == 0 {
                         return Ok(Reply { body, fds });
                     }
-                    if body.is_empty() && (1..4096).contains(&header.error) {
-                        return Err(Failure::Refused(header.error.cast_signed()));
+                    if body.is_empty() && header.error < 4096 {
+                        // The errno is optional.
+                        return Err(Failure::Refused(match header.error.cast_signed() {
+                            0 => libc::EIO,
+                            errno => errno,
+                        }));
                     }
-                    return Err(broken("an error reply without an errno"));
+                    return Err(broken("an error reply that is no errno"));
                 }
                 wire::TYPE_REPLY => {
                     return Err(broken(format!(
@@ -121,14 +188,8 @@ impl Socket {
                 }
                 // The server asks for memory that came without a file: none did.
                 wire::TYPE_COMMAND if header.flags & wire::FLAG_NO_REPLY == 0 => {
-                    self.send(
-                        header.id,
-                        header.command,
-                        wire::TYPE_REPLY,
-                        libc::EFAULT,
-                        [&[], &[]],
-                        &[],
-                    )?;
+                    let head = (header.id, header.command, wire::TYPE_REPLY, libc::EFAULT);
+                    self.send(head, [&[], &[]], &[], until)?;
                 }
                 wire::TYPE_COMMAND => {}
                 other => return Err(broken(format!("a message of type {other}"))),
@@ -138,12 +199,10 @@ impl Socket {
 
     fn send(
         &mut self,
-        id: u16,
-        command: u16,
-        kind: u32,
-        errno: i32,
+        (id, command, kind, errno): (u16, u16, u32, i32),
         parts: [&[u8]; 2],
         fds: &[BorrowedFd<'_>],
+        until: Instant,
     ) -> Result<(), Failure> {
         let bytes = wire::HEADER_BYTES + parts[0].len() + parts[1].len();
         let header = wire::Header {
@@ -176,11 +235,17 @@ impl Socket {
             };
             match sendmsg::<()>(self.raw(), &left, control, MsgFlags::MSG_NOSIGNAL, None) {
                 Ok(count) => sent += count,
-                Err(nix::Error::EINTR) => {}
+                Err(nix::Error::EINTR | nix::Error::EAGAIN) if Instant::now() < until => {}
+                Err(nix::Error::EINTR | nix::Error::EAGAIN) => return Err(self.silent()),
                 Err(errno) => return Err(Failure::Broken(errno.into())),
             }
         }
         Ok(())
+    }
+
+    fn silent(&self) -> Failure {
+        let why = format!("no answer within {:?}", self.reply_time);
+        Failure::Broken(io::Error::new(io::ErrorKind::TimedOut, why))
     }
 
     /// One whole message; its body's place in the buffer.
@@ -211,18 +276,19 @@ impl Socket {
     }
 
     fn more(&mut self, until: Instant) -> Result<(), Failure> {
+        if Instant::now() >= until {
+            return Err(self.silent());
+        }
         let raw = self.raw();
-        let mut control = nix::cmsg_space!([RawFd; FDS_MAX]);
         let mut into = [IoSliceMut::new(&mut self.buffer[self.filled..])];
         match recvmsg::<()>(
             raw,
             &mut into,
-            Some(&mut control),
+            Some(&mut self.control),
             MsgFlags::MSG_CMSG_CLOEXEC,
         ) {
             Ok(message) => {
                 let count = message.bytes;
-                let truncated = message.flags.contains(MsgFlags::MSG_CTRUNC);
                 for control in message.cmsgs().map_err(|e| Failure::Broken(e.into()))? {
                     if let ControlMessageOwned::ScmRights(fds) = control {
                         // SAFETY: the kernel has just given us these descriptors; nobody else owns them.
@@ -232,20 +298,14 @@ impl Socket {
                         );
                     }
                 }
-                if truncated || self.fds.len() > FDS_MAX {
-                    return Err(broken("more file descriptors than a message may carry"));
-                }
                 if count == 0 {
                     return Err(Failure::Broken(io::ErrorKind::UnexpectedEof.into()));
                 }
                 self.filled += count;
                 Ok(())
             }
-            Err(nix::Error::EINTR | nix::Error::EAGAIN) if Instant::now() < until => Ok(()),
-            Err(nix::Error::EINTR | nix::Error::EAGAIN) => Err(Failure::Broken(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "no reply within 5 s",
-            ))),
+            // The deadline is looked at above, by the next turn.
+            Err(nix::Error::EINTR | nix::Error::EAGAIN) => Ok(()),
             Err(errno) => Err(Failure::Broken(errno.into())),
         }
     }

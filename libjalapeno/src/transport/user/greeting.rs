@@ -1,0 +1,106 @@
+//! The greeting: protocol version, limits, and the role asked for.
+
+use std::path::Path;
+
+use jalapeno_wire as wire;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::socket::{Failure, Socket};
+use super::{Role, refused};
+use crate::error::{Error, Result};
+
+/// What the server grants.
+#[derive(Debug)]
+pub(super) struct Greeting {
+    /// Mappings there may be.
+    pub(super) maps_max: usize,
+    /// Bytes of a region access.
+    pub(super) transfer_max: usize,
+    /// The owner's process, where the server says it.
+    pub(super) owner: Option<u32>,
+}
+
+/// Greets as `role`. An owner asks for nothing of ours unless it wants to be alone.
+pub(super) fn greet(socket: &mut Socket, role: Role, name: &str) -> Result<Greeting> {
+    let vendor = match role {
+        Role::Owner => "",
+        Role::Exclusive => ",\"jalapeno\":{\"role\":\"exclusive\"}",
+        Role::Observer => ",\"jalapeno\":{\"role\":\"observer\"}",
+    };
+    let version = wire::Version {
+        major: wire::VERSION_MAJOR,
+        minor: wire::VERSION_MINOR,
+    };
+    let capabilities = format!(
+        "{{\"capabilities\":{{\"max_msg_fds\":8,\"max_data_xfer_size\":1048576{vendor}}}}}\0"
+    );
+    let parts = [version.as_bytes(), capabilities.as_bytes()];
+    let reply = match socket.exchange(wire::command::VERSION, parts, &[], 0) {
+        Ok(reply) => reply,
+        Err(Failure::Refused(libc::EBUSY)) => {
+            return Err(Error::Busy {
+                on: format!("vfio-user:{name}"),
+                holder: None,
+            });
+        }
+        Err(Failure::Refused(errno)) => return Err(refused("greet", name, errno)),
+        Err(Failure::Broken(source)) => return Err(stranger(name, &source)),
+    };
+    parse(socket.body(&reply), name)
+}
+
+/// What listens there does not speak as it should.
+fn stranger(name: &str, source: &std::io::Error) -> Error {
+    let name = format!("vfio-user:{name}");
+    let why = match source.kind() {
+        std::io::ErrorKind::TimedOut => format!("what listens there does not answer: {source}"),
+        std::io::ErrorKind::InvalidData => {
+            format!("what listens there is not a vfio-user server: {source}")
+        }
+        _ => format!("what listens there hung up instead of a greeting: {source}"),
+    };
+    Error::NotFound { name, why }
+}
+
+fn parse(body: &[u8], name: &str) -> Result<Greeting> {
+    let bad = |why: &str| {
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidData, why.to_owned());
+        stranger(name, &source)
+    };
+    let (theirs, json) =
+        wire::Version::read_from_prefix(body).map_err(|_| bad("its greeting is too short"))?;
+    if theirs.major != wire::VERSION_MAJOR || theirs.minor > wire::VERSION_MINOR {
+        return Err(Error::Version {
+            what: "vfio-user protocol",
+            found: format!("{}.{}", theirs.major, theirs.minor),
+            needed: format!("{}.{}", wire::VERSION_MAJOR, wire::VERSION_MINOR),
+        });
+    }
+    let json = json.split(|&b| b == 0).next().unwrap_or_default();
+    let value: serde_json::Value = if json.is_empty() {
+        serde_json::Value::Null
+    } else {
+        serde_json::from_slice(json).map_err(|_| bad("its capabilities are not JSON"))?
+    };
+    let number = |key: &str| {
+        value["capabilities"][key]
+            .as_u64()
+            .and_then(|n| usize::try_from(n).ok())
+    };
+    Ok(Greeting {
+        maps_max: number("max_dma_maps").unwrap_or(65_535),
+        transfer_max: number("max_data_xfer_size")
+            .unwrap_or(1 << 20)
+            .clamp(8, 1 << 20),
+        owner: value["capabilities"]["jalapeno"]["owner_pid"]
+            .as_u64()
+            .and_then(|pid| u32::try_from(pid).ok())
+            .filter(|&pid| pid != 0),
+    })
+}
+
+/// Who owns a device that refused us: an observer is told.
+pub(super) fn holder(path: &Path) -> Option<u32> {
+    let mut socket = Socket::connect(path).ok()?;
+    greet(&mut socket, Role::Observer, "").ok()?.owner
+}
