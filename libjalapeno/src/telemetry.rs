@@ -200,13 +200,15 @@ fn judge(raw: &TelemetryEntry, unit: Option<TelemetryUnit>, now: Ticks, rate: u6
     if raw.stale_after_ms != 0 && age > limit {
         return Reading::Stale { age };
     }
-    // What no sensor can give: colder than absolute zero, hotter than solder, more than the whole.
+    // What no sensor can give: all ones (which would be -0.001 degrees, and is what nobody's answer
+    // looks like), colder than absolute zero, hotter than solder, more than the whole.
     let possible = match unit {
+        _ if raw.value == u64::MAX => false,
         Some(TelemetryUnit::MilliCelsius) => {
             (-273_150..=1_000_000).contains(&raw.value.cast_signed())
         }
         Some(TelemetryUnit::PerMille) => raw.value <= 1000,
-        _ => raw.value != u64::MAX,
+        _ => true,
     };
     if possible {
         Reading::Value(raw.value)
@@ -285,6 +287,7 @@ mod tests {
         let fresh = NOW.0;
         for bad in [
             entry(1, 1, 0, u64::MAX / 2, fresh, 0),      // no temperature
+            entry(1, 1, 0, u64::MAX, fresh, 0),          // all ones
             entry(13, 6, 0, 1001, fresh, 0),             // more than the whole
             entry(5, 2, 0, u64::MAX, fresh, 0),          // all ones
             entry(5, 2, 0, 75_000, NOW.0 + 5 * RATE, 0), // from the future

@@ -1,0 +1,7 @@
+//! Stories of the library on a board: one file a theme.
+
+mod memory;
+mod open;
+mod reset;
+mod trouble;
+mod watch;
