@@ -98,6 +98,10 @@ struct Stop {
 
 /// What became of a job.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a failure is rare, and boxing it would allocate"
+)]
 pub(crate) enum Outcome {
     /// It succeeded.
     Done,
@@ -769,6 +773,7 @@ impl Lane {
     pub(crate) fn unfinished(&self) -> std::ops::RangeInclusive<u64> {
         let _ = self.look();
         let slow = self.slow();
+        #[expect(clippy::reversed_empty_ranges, reason = "an empty range is meant")]
         let none = 1..=0;
         match (&slow.end, &slow.stop) {
             (Some(End::Lost(_) | End::Stale), _) | (None, Some(_)) => none,

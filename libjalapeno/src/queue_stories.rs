@@ -37,7 +37,7 @@ fn packets_stand_in_their_slots_with_validity_flipping_each_lap() {
             let lap = (seq - 1) / depth as u64;
             assert_eq!(
                 device.is_valid(slot),
-                lap % 2 == 0,
+                lap.is_multiple_of(2),
                 "packet {seq} of {depth}"
             );
             assert_eq!(device.tail(), seq);

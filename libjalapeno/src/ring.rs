@@ -115,8 +115,12 @@ impl Rings {
             || errors_log2 > u32::from(DEPTH_LOG2_MAX)
             || ring.bytes() < Self::ring_bytes(depth_log2)
             || answers.bytes() < Self::answer_bytes(errors_log2)
-            || ring.at().addr().get() % COMPLETION_LINE_BYTES != 0
-            || answers.at().addr().get() % COMPLETION_LINE_BYTES != 0
+            || !ring.at().addr().get().is_multiple_of(COMPLETION_LINE_BYTES)
+            || !answers
+                .at()
+                .addr()
+                .get()
+                .is_multiple_of(COMPLETION_LINE_BYTES)
         {
             return Err(Error::Invalid {
                 what: format!(

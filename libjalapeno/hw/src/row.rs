@@ -91,7 +91,7 @@ macro_rules! layout {
             $(assert!(core::mem::offset_of!($name, $member) == $offset, stringify!($member));)+
         };
 
-        #[doc = concat!("[`", stringify!($name), "`] as data.")]
+        #[doc = concat!("`", stringify!($name), "` as data.")]
         pub const $row: crate::reg::StructRow = crate::reg::StructRow {
             name: stringify!($name),
             bytes: $bytes,
@@ -176,7 +176,7 @@ macro_rules! codes {
             }
         }
 
-        #[doc = concat!("[`", stringify!($name), "`] as data.")]
+        #[doc = concat!("`", stringify!($name), "` as data.")]
         pub const $row: crate::reg::EnumRow = crate::reg::EnumRow {
             name: stringify!($name),
             codes: &[$(crate::reg::CodeRow {
