@@ -376,6 +376,20 @@ impl Completions {
         self.lane.counters()
     }
 
+    /// Ends the queue for every thread, at once: waits for what is not done return `Closed`,
+    /// whoever sleeps is woken, `reap` delivers what is left as cancelled, and nothing is submitted
+    /// any more. The device keeps the queue, and memory that unfinished jobs name stays in use,
+    /// until the `Queue` is dropped. May be called from any thread, and again.
+    pub fn end(&self) {
+        if !self.lane.is_ours() {
+            return; // a child of fork(): the queue is its parent's
+        }
+        // What is done by now counts as done.
+        let _ = self.lane.look();
+        self.lane.end(End::Closed);
+        self.wake_all();
+    }
+
     pub(crate) fn wake_all(&self) {
         self.shared.waker.wake_all();
     }

@@ -1,6 +1,6 @@
 //! The timeline fence: a 64-bit value in host memory that only rises. Host interface 6.6.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::buffer::HostBuffer;
@@ -18,11 +18,15 @@ const NAP_MOST: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct Fence {
     buffer: HostBuffer,
+    ended: AtomicBool,
 }
 
 impl Fence {
     pub(crate) fn new(buffer: HostBuffer, initial: u64) -> Result<Self> {
-        let fence = Self { buffer };
+        let fence = Self {
+            buffer,
+            ended: AtomicBool::new(false),
+        };
         fence.word()?.store(initial, Ordering::Release);
         Ok(fence)
     }
@@ -49,8 +53,9 @@ impl Fence {
     /// Raises it from the host; a lower value does nothing.
     ///
     /// # Errors
-    /// `Forked`, `Lost`.
+    /// `Closed` after `end`, `Forked`, `Lost`.
     pub fn signal(&self, value: u64) -> Result<()> {
+        self.check_open()?;
         self.word()?.fetch_max(value, Ordering::AcqRel);
         Ok(())
     }
@@ -58,7 +63,7 @@ impl Fence {
     /// Waits until it is at least `value`; a zero timeout looks once, `None` waits without end.
     ///
     /// # Errors
-    /// `Late`, `Lost`, `Forked`.
+    /// `Late`; `Closed` when `end` comes before the value; `Lost`, `Forked`.
     pub fn wait(&self, value: u64, timeout: Option<Duration>) -> Result<()> {
         let begin = Instant::now();
         let mut looks = 0;
@@ -67,6 +72,7 @@ impl Fence {
             if self.value()? >= value {
                 return Ok(());
             }
+            self.check_open()?;
             let mut left = Duration::MAX;
             if let Some(timeout) = timeout {
                 left = timeout.saturating_sub(begin.elapsed());
@@ -88,13 +94,28 @@ impl Fence {
         }
     }
 
+    /// Ends it for every thread of this process: waits return `Closed` within a millisecond, and
+    /// it takes no more signals from the host. The device may still use it: its memory goes when
+    /// the fence is dropped and no packet names it. May be called from any thread, and again.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.ended.load(Ordering::Acquire) {
+            return Err(Error::Closed { what: "the fence" });
+        }
+        Ok(())
+    }
+
     /// Frees it.
     ///
     /// # Errors
     /// `InUse` while an unfinished packet names it; the fence comes back as it was.
     pub fn try_free(self) -> std::result::Result<(), (Self, Error)> {
-        self.buffer
+        let Self { buffer, ended } = self;
+        buffer
             .try_free()
-            .map_err(|(buffer, error)| (Self { buffer }, error))
+            .map_err(|(buffer, error)| (Self { buffer, ended }, error))
     }
 }

@@ -265,9 +265,7 @@ impl Drop for Queue {
         if !self.lane.is_ours() {
             return; // a child of fork(): the queue is its parent's
         }
-        let _ = self.lane.look();
-        self.lane.end(End::Closed);
-        self.completions.wake_all();
+        self.completions.end();
         if let Some(keeper) = &self.keeper {
             keeper.close(&self.lane);
         }

@@ -541,6 +541,57 @@ fn closing_a_queue_ends_the_waits_of_other_threads() {
 }
 
 #[test]
+fn ending_a_queue_from_any_thread_wakes_every_waiter_and_keeps_what_was_done() {
+    let (mut queue, device) = play(3, 0, true);
+    queue.submit(&vec![nop(7); 4]).unwrap();
+    device.word(1);
+    let completions = queue.completions().clone();
+    std::thread::scope(|scope| {
+        let waiters: Vec<_> = (2..=4)
+            .flat_map(|seq| [seq, seq])
+            .map(|seq| {
+                let completions = &completions;
+                scope.spawn(move || completions.wait(Seq(seq), None))
+            })
+            .collect();
+        while device.armed() != 2 {
+            std::thread::yield_now();
+        }
+        // Let the last of them fall asleep.
+        std::thread::sleep(Duration::from_millis(5));
+        let begin = Instant::now();
+        for _ in 0..3 {
+            scope.spawn(|| completions.end());
+        }
+        for waiter in waiters {
+            let ended = waiter.join().unwrap().unwrap_err();
+            assert!(matches!(ended, Error::Closed { .. }));
+            assert_eq!(ended.code(), crate::error::Code::Handle);
+        }
+        assert!(
+            begin.elapsed() < Duration::from_millis(90),
+            "woken, not found by the backstop"
+        );
+    });
+    completions.wait(Seq(1), None).unwrap();
+    let refused = completions.wait(Seq(2), None).unwrap_err();
+    assert!(matches!(refused, Error::Closed { .. }));
+    let refused = queue.submit_one(&nop(0)).unwrap_err();
+    assert!(matches!(refused, Error::Closed { .. }));
+    device.word(4); // too late: the job's end stands
+    let ends: Vec<_> = reap(&completions, 9).iter().map(|c| c.status).collect();
+    let cancelled = Status::Cancelled;
+    assert_eq!(ends, [Status::Done, cancelled, cancelled, cancelled]);
+    let mut none = [Completion::EMPTY];
+    assert!(matches!(
+        completions.reap(&mut none),
+        Err(Error::Closed { .. })
+    ));
+    let counters = completions.counters();
+    assert_eq!((counters.succeeded, counters.cancelled), (1, 3));
+}
+
+#[test]
 fn an_application_arms_and_sees_its_eventfd_readable() {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let (mut queue, device) = play(2, 0, false);
