@@ -237,11 +237,15 @@ jal_status jal_buffer_read(jal_buffer buffer, uint64_t offset, void *into, uint6
 
 /* ---- Queues --------------------------------------------------------------------------------- */
 
+/* Completions are delivered one by one with jal_reap(), and a packet's slot is free once reaped.
+ * Without it jal_poll() and jal_wait() follow the sequence number, which is cheaper. */
+#define JAL_QUEUE_COMPLETIONS 1u
+
 typedef struct jal_queue_options {
     uint32_t struct_size;
     uint32_t depth;  /* packets, a power of two; 0: 256 */
     uint32_t errors; /* error records kept, a power of two; 0: 8 */
-    uint32_t flags;  /* 0 */
+    uint32_t flags;  /* JAL_QUEUE_COMPLETIONS */
 } jal_queue_options;
 
 /* An in-order queue. `options` may be null. jal_queue_destroy() cancels what is unfinished. */
@@ -266,12 +270,13 @@ jal_status jal_poll(jal_queue queue, uint64_t *sequence);
 typedef struct jal_completion {
     uint64_t sequence;
     uint64_t cookie; /* the packet's */
-    int32_t status;  /* JAL_OK, JAL_ERROR_FAULT or JAL_ERROR_CANCELLED */
-    uint32_t code;   /* JALAPENO_HW_FAULT_CODE_* for FAULT; else 0 */
+    int32_t status;  /* JAL_OK, or JAL_ERROR_FAULT, _CANCELLED, _LOST, _STALE, _PROTOCOL */
+    uint32_t code;   /* JALAPENO_HW_FAULT_CODE_* for FAULT and PROTOCOL; else 0 */
 } jal_completion;
 
 /* Delivers completions in order, each once over all callers; `*count` becomes how many (0: none
- * right now). element_size is sizeof(jal_completion). Makes no system call. */
+ * right now). element_size is sizeof(jal_completion). INVALID on a queue without
+ * JAL_QUEUE_COMPLETIONS. Makes no system call. */
 jal_status jal_reap(jal_queue queue, jal_completion *out, size_t capacity, size_t element_size,
                     size_t *count);
 

@@ -2,7 +2,8 @@
 //!
 //! Floors, from the ground up; a file uses only what lies below it:
 //! `hw`, `wire` (crates of their own) · `error` `units` `fork` · `transport` · `mmio` `order` `dma`
-//! `hbm` `irq` `clock` `capabilities` · `ring` `queue` · `device` `session` `telemetry` `discover`.
+//! `hbm` `irq` `clock` `capabilities` · `ring` `queue` · `device` `session` `transfer` `telemetry`
+//! `discover`.
 
 pub mod buffer;
 pub mod capabilities;
@@ -25,12 +26,23 @@ pub mod queue;
 mod ring;
 pub mod session;
 pub mod telemetry;
+pub mod transfer;
 pub mod transport;
 pub mod units;
 mod waker;
 
+pub use buffer::{DeviceBuffer, HostBuffer};
+pub use completions::{Completion, Completions};
+pub use device::{Device, Role};
+pub use dma::HostOptions;
 pub use error::{Code, Error, Result};
+pub use fence::Fence;
 pub use jalapeno_hw as hw;
+pub use queue::Queue;
+pub use session::{Delivery, QueueOptions, Session};
+pub use telemetry::{Reading, Telemetry};
+pub use transfer::Transfer;
+pub use units::{DeviceAddr, Seq};
 
 #[cfg(test)]
 mod played;

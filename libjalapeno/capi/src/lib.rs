@@ -1,1 +1,15 @@
-//! The C ABI of libjalapeno.
+//! The C ABI of libjalapeno: `include/jalapeno.h`, function by function.
+//!
+//! A function here is a contract and one call: arguments checked, a handle looked up, a panic
+//! caught, one status out. What it does stands in the `jalapeno` crate.
+
+pub mod buffer;
+pub mod device;
+mod guard;
+pub mod handle;
+pub mod log;
+pub mod queue;
+mod registries;
+pub mod session;
+mod sized;
+pub mod status;

@@ -1,0 +1,407 @@
+//! Handles: kind, generation and index in 64 bits, looked up at every call.
+//!
+//! A slot's state is one atomic word {generation, open, occupied, calls inside}. A call enters by
+//! adding one to it and leaves by taking one away, so a lookup costs two atomic additions on the
+//! object's own cache line and no lock. Closing clears `open`, waits until the calls inside have
+//! left, and takes the object out; a slot's next object has the next generation.
+
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+use std::ops::Deref;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::status::Failure;
+
+const INDEX_BITS: u32 = 20;
+const GENERATION_BITS: u32 = 36;
+const CHUNK: usize = 1024;
+const CHUNKS: usize = (1 << INDEX_BITS) / CHUNK;
+
+const INSIDE: u64 = (1 << 26) - 1;
+const OCCUPIED: u64 = 1 << 26;
+const OPEN: u64 = 1 << 27;
+const GENERATION_SHIFT: u32 = 28;
+
+/// How long a close waits for other threads' calls to leave; they are bounded themselves.
+const LEAVE_TIME: Duration = Duration::from_secs(5);
+
+/// The kind of a handle; the high byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// `jal_device`.
+    Device = 0xD1,
+    /// `jal_session`.
+    Session = 0xD2,
+    /// `jal_buffer`.
+    Buffer = 0xD3,
+    /// `jal_queue`.
+    Queue = 0xD4,
+    /// `jal_fence`.
+    Fence = 0xD5,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Device => "jal_device",
+            Self::Session => "jal_session",
+            Self::Buffer => "jal_buffer",
+            Self::Queue => "jal_queue",
+            Self::Fence => "jal_fence",
+        }
+    }
+
+    fn of(handle: u64) -> Option<Self> {
+        [
+            Self::Device,
+            Self::Session,
+            Self::Buffer,
+            Self::Queue,
+            Self::Fence,
+        ]
+        .into_iter()
+        .find(|&kind| u64::from(kind as u8) == handle >> 56)
+    }
+}
+
+struct Slot<T> {
+    state: AtomicU64,
+    parent: AtomicU64,
+    value: UnsafeCell<MaybeUninit<T>>,
+}
+
+/// All objects of one kind.
+pub struct Registry<T> {
+    kind: Kind,
+    chunks: [AtomicPtr<[Slot<T>; CHUNK]>; CHUNKS],
+    free: Mutex<Free>,
+}
+
+struct Free {
+    list: Vec<u32>,
+    next: u32,
+}
+
+impl<T> std::fmt::Debug for Registry<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+// SAFETY: a slot's value is written before `OPEN` is set with release, read only between enter and
+// leave, and taken only by the closer that found nobody inside; T itself may cross threads.
+unsafe impl<T: Send + Sync> Sync for Registry<T> {}
+
+/// A call inside an object; leaves when dropped.
+#[derive(Debug)]
+pub struct Inside<'a, T> {
+    slot: &'a Slot<T>,
+}
+
+impl<T> std::fmt::Debug for Slot<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> Deref for Inside<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the slot was open when this call was counted in, so the value is there, and it is
+        // not taken before the count is back.
+        unsafe { (*self.slot.value.get()).assume_init_ref() }
+    }
+}
+
+impl<T> Drop for Inside<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.slot.state.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl<T> Registry<T> {
+    /// An empty registry.
+    #[must_use]
+    pub const fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            chunks: [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS],
+            free: Mutex::new(Free {
+                list: Vec::new(),
+                next: 0,
+            }),
+        }
+    }
+
+    /// Takes an object in, below the handle `parent` (0: none).
+    pub fn insert(&self, value: T, parent: u64) -> Result<u64, Failure> {
+        let index = {
+            let mut free = self.free.lock().unwrap_or_else(|e| e.into_inner());
+            match free.list.pop() {
+                Some(index) => index,
+                None if free.next as usize >= CHUNK * CHUNKS => {
+                    return Err(Failure::too_many(self.kind.name()));
+                }
+                None => {
+                    let index = free.next;
+                    if (index as usize).is_multiple_of(CHUNK) {
+                        self.grow(index as usize / CHUNK);
+                    }
+                    free.next += 1;
+                    index
+                }
+            }
+        };
+        let Some(slot) = self.slot(u64::from(index)) else {
+            return Err(Failure::too_many(self.kind.name()));
+        };
+        // SAFETY: the index came from the free list, so this slot is neither open nor occupied and
+        // nobody else writes it.
+        unsafe { (*slot.value.get()).write(value) };
+        slot.parent.store(parent, Ordering::Relaxed);
+        let state = slot.state.fetch_or(OPEN | OCCUPIED, Ordering::Release);
+        Ok(self.handle(index, state >> GENERATION_SHIFT))
+    }
+
+    /// Enters the object behind a handle.
+    #[inline]
+    pub fn enter(&self, handle: u64) -> Result<Inside<'_, T>, Failure> {
+        let Some(slot) = self.slot(handle & ((1 << INDEX_BITS) - 1)) else {
+            return Err(self.refuse(handle));
+        };
+        let state = slot.state.fetch_add(1, Ordering::Acquire);
+        // Counted in from here on; dropped on refusal.
+        let inside = Inside { slot };
+        let wanted = (handle >> INDEX_BITS) & ((1 << GENERATION_BITS) - 1);
+        if handle >> 56 != u64::from(self.kind as u8)
+            || state >> GENERATION_SHIFT != wanted
+            || state & OPEN == 0
+        {
+            drop(inside);
+            return Err(self.refuse(handle));
+        }
+        Ok(inside)
+    }
+
+    /// Takes the object out: no call enters any more, `interrupt` ends the waits inside, and when
+    /// all have left, `close` has the object; if it gives it back, the handle is as it was.
+    pub fn remove<E>(
+        &self,
+        handle: u64,
+        interrupt: impl Fn(&T),
+        close: impl FnOnce(T) -> Result<(), (T, E)>,
+    ) -> Result<Result<(), E>, Failure> {
+        let inside = self.enter(handle)?;
+        let slot = inside.slot;
+        if slot.state.fetch_and(!OPEN, Ordering::AcqRel) & OPEN == 0 {
+            return Err(self.refuse(handle)); // somebody else closes it already
+        }
+        let until = Instant::now() + LEAVE_TIME;
+        while slot.state.load(Ordering::Acquire) & INSIDE > 1 {
+            interrupt(&inside);
+            if Instant::now() > until {
+                slot.state.fetch_or(OPEN, Ordering::Release);
+                return Err(Failure::still_inside(self.kind.name()));
+            }
+            std::thread::yield_now();
+        }
+        drop(inside);
+        // SAFETY: `OPEN` is clear and was cleared by this call, so no other call can be given the
+        // value (late ones that count in and out again look at the state only), and none is inside.
+        let value = unsafe { (*slot.value.get()).assume_init_read() };
+        match close(value) {
+            Ok(()) => {
+                let index = handle & ((1 << INDEX_BITS) - 1);
+                // The next object here has the next generation; 36 bits of them do not come round.
+                slot.state.fetch_and(!OCCUPIED, Ordering::AcqRel);
+                slot.state
+                    .fetch_add(1 << GENERATION_SHIFT, Ordering::AcqRel);
+                let mut free = self.free.lock().unwrap_or_else(|e| e.into_inner());
+                if let Ok(index) = u32::try_from(index) {
+                    free.list.push(index);
+                }
+                Ok(Ok(()))
+            }
+            Err((value, error)) => {
+                // SAFETY: as above: this call is the only one that may touch the value.
+                unsafe { (*slot.value.get()).write(value) };
+                slot.state.fetch_or(OPEN, Ordering::Release);
+                Ok(Err(error))
+            }
+        }
+    }
+
+    /// The handles of all open objects below `parent`.
+    pub fn children(&self, parent: u64) -> Vec<u64> {
+        let count = self.free.lock().unwrap_or_else(|e| e.into_inner()).next;
+        (0..count)
+            .filter_map(|index| {
+                let slot = self.slot(u64::from(index))?;
+                let state = slot.state.load(Ordering::Acquire);
+                (state & OPEN != 0 && slot.parent.load(Ordering::Relaxed) == parent)
+                    .then(|| self.handle(index, state >> GENERATION_SHIFT))
+            })
+            .collect()
+    }
+
+    fn handle(&self, index: u32, generation: u64) -> u64 {
+        u64::from(self.kind as u8) << 56
+            | (generation & ((1 << GENERATION_BITS) - 1)) << INDEX_BITS
+            | u64::from(index)
+    }
+
+    #[inline]
+    fn slot(&self, index: u64) -> Option<&Slot<T>> {
+        let index = usize::try_from(index).ok()?;
+        let chunk = self.chunks.get(index / CHUNK)?.load(Ordering::Acquire);
+        // SAFETY: a chunk is null, or was leaked by `grow` fully made, and is never freed.
+        unsafe { chunk.as_ref() }.map(|slots| &slots[index % CHUNK])
+    }
+
+    fn grow(&self, chunk: usize) {
+        let slots: Box<[Slot<T>; CHUNK]> = Box::new(std::array::from_fn(|_| Slot {
+            state: AtomicU64::new(1 << GENERATION_SHIFT),
+            parent: AtomicU64::new(0),
+            value: UnsafeCell::new(MaybeUninit::uninit()),
+        }));
+        self.chunks[chunk].store(Box::into_raw(slots), Ordering::Release);
+    }
+
+    #[cold]
+    fn refuse(&self, handle: u64) -> Failure {
+        let found = match Kind::of(handle) {
+            None if handle == 0 => "zero",
+            None => "no handle of this library",
+            Some(kind) if kind != self.kind => kind.name(),
+            Some(_) => "closed, or never given out",
+        };
+        Failure::handle(self.kind.name(), found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    fn closed<T>(registry: &Registry<T>, handle: u64) -> bool {
+        matches!(
+            registry.remove(handle, |_| (), |_| Ok::<(), (T, ())>(())),
+            Ok(Ok(()))
+        )
+    }
+
+    #[test]
+    fn a_closed_handle_stays_stale_when_its_index_is_used_again() {
+        let registry = Registry::new(Kind::Queue);
+        let first = registry.insert(1, 0).unwrap();
+        assert_eq!(*registry.enter(first).unwrap(), 1);
+        assert!(closed(&registry, first));
+        assert!(!closed(&registry, first), "closed twice");
+        let second = registry.insert(2, 0).unwrap();
+        assert_eq!(first & 0xFFFFF, second & 0xFFFFF, "the index is used again");
+        assert!(registry.enter(first).is_err());
+        assert_eq!(*registry.enter(second).unwrap(), 2);
+    }
+
+    #[test]
+    fn random_values_and_other_kinds_are_refused() {
+        let registry = Registry::new(Kind::Queue);
+        let good = registry.insert((), 0).unwrap();
+        for bad in [
+            0,
+            1,
+            u64::MAX,
+            good ^ 1 << 56,
+            good ^ 1 << 20,
+            good ^ 1,
+            good ^ 1 << 55,
+        ] {
+            assert!(registry.enter(bad).is_err(), "{bad:#x}");
+        }
+        assert!(registry.enter(good).is_ok());
+    }
+
+    #[test]
+    fn a_close_that_fails_leaves_the_handle_as_it_was() {
+        let registry = Registry::new(Kind::Buffer);
+        let handle = registry.insert(7, 0).unwrap();
+        assert_eq!(
+            registry
+                .remove(handle, |_| (), |v| Err((v, "busy")))
+                .unwrap(),
+            Err("busy")
+        );
+        assert_eq!(*registry.enter(handle).unwrap(), 7);
+    }
+
+    #[test]
+    fn many_threads_enter_and_close_and_each_object_is_dropped_once() {
+        struct Counted(Arc<AtomicUsize>);
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let registry = Registry::new(Kind::Fence);
+        for round in 0..200 {
+            let handle = registry.insert(Counted(dropped.clone()), 9).unwrap();
+            assert_eq!(registry.children(9), vec![handle]);
+            std::thread::scope(|scope| {
+                let closers: Vec<_> = (0..4)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            for _ in 0..50 {
+                                let _ = registry.enter(handle);
+                            }
+                            closed(&registry, handle)
+                        })
+                    })
+                    .collect();
+                let closed = closers
+                    .into_iter()
+                    .filter(|_| true)
+                    .map(|c| c.join().unwrap());
+                assert_eq!(closed.filter(|&c| c).count(), 1, "closed once");
+            });
+            assert_eq!(dropped.load(Ordering::Relaxed), round + 1);
+        }
+    }
+
+    #[test]
+    fn a_close_ends_the_wait_of_a_call_inside() {
+        let registry = Registry::new(Kind::Queue);
+        let handle = registry.insert(AtomicUsize::new(0), 0).unwrap();
+        std::thread::scope(|scope| {
+            let entered = Arc::new(AtomicUsize::new(0));
+            let told = entered.clone();
+            let (registry, entered) = (&registry, entered);
+            scope.spawn(move || {
+                let inside = registry.enter(handle).unwrap();
+                told.store(1, Ordering::Release);
+                while inside.load(Ordering::Acquire) == 0 {
+                    std::thread::yield_now();
+                }
+            });
+            while entered.load(Ordering::Acquire) == 0 {
+                std::thread::yield_now();
+            }
+            let wake = |v: &AtomicUsize| v.store(1, Ordering::Release);
+            registry
+                .remove(handle, wake, |_| Ok::<(), (AtomicUsize, ())>(()))
+                .unwrap()
+                .unwrap();
+        });
+    }
+}

@@ -1,0 +1,214 @@
+//! All open objects, and how they are closed: children before their parent.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jalapeno::{
+    Completions, Device, DeviceBuffer, Error, Fence, HostBuffer, Queue, Session, Transfer,
+};
+
+use crate::handle::{Kind, Registry};
+use crate::status::Failure;
+
+/// Memory of either kind.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    /// Host memory, the library's or the caller's.
+    Host(HostBuffer, bool),
+    /// HBM.
+    Device(DeviceBuffer),
+}
+
+/// An open session, and how bytes get to and from its device memory.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) session: Session,
+    /// Made when it is first needed; gone when the session closes.
+    pub(crate) transfer: Mutex<Option<Transfer>>,
+}
+
+/// An open buffer, and the session that it was made from.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    pub(crate) memory: Memory,
+    pub(crate) context: Arc<Context>,
+}
+
+/// An open queue. Submitters take turns by `busy`: the queue has one producer.
+pub(crate) struct Producer {
+    busy: AtomicBool,
+    queue: std::cell::UnsafeCell<Queue>,
+    pub(crate) completions: Completions,
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer")
+            .field("completions", &self.completions)
+            .finish_non_exhaustive()
+    }
+}
+
+// SAFETY: the queue is reached only by the one thread that set `busy`.
+unsafe impl Sync for Producer {}
+
+/// A turn at submitting; over when dropped.
+pub(crate) struct Turn<'a>(&'a Producer);
+
+impl Producer {
+    pub(crate) fn new(queue: Queue) -> Self {
+        let completions = queue.completions().clone();
+        Self {
+            busy: AtomicBool::new(false),
+            queue: queue.into(),
+            completions,
+        }
+    }
+
+    /// Waits for a turn: others' calls that submit are short.
+    #[inline]
+    pub(crate) fn turn(&self) -> Turn<'_> {
+        while self.busy.swap(true, Ordering::Acquire) {
+            wait_a_little();
+        }
+        Turn(self)
+    }
+
+    pub(crate) fn into_queue(self) -> Queue {
+        self.queue.into_inner()
+    }
+}
+
+#[cold]
+fn wait_a_little() {
+    std::thread::yield_now();
+}
+
+impl std::ops::Deref for Turn<'_> {
+    type Target = Queue;
+    #[inline]
+    fn deref(&self) -> &Queue {
+        // SAFETY: this thread set `busy`, so nobody else reaches the queue.
+        unsafe { &*self.0.queue.get() }
+    }
+}
+
+impl std::ops::DerefMut for Turn<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Queue {
+        // SAFETY: as above, and `self` is borrowed exclusively.
+        unsafe { &mut *self.0.queue.get() }
+    }
+}
+
+impl Drop for Turn<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.busy.store(false, Ordering::Release);
+    }
+}
+
+pub(crate) static DEVICES: Registry<Arc<Device>> = Registry::new(Kind::Device);
+pub(crate) static SESSIONS: Registry<Arc<Context>> = Registry::new(Kind::Session);
+pub(crate) static BUFFERS: Registry<Buffer> = Registry::new(Kind::Buffer);
+pub(crate) static QUEUES: Registry<Producer> = Registry::new(Kind::Queue);
+pub(crate) static FENCES: Registry<Fence> = Registry::new(Kind::Fence);
+
+/// Closes one object: other threads' calls leave first, their waits ended by `interrupt`.
+fn close<T>(registry: &Registry<T>, handle: u64, interrupt: impl Fn(&T)) -> Result<(), Failure> {
+    let gone = registry.remove(handle, interrupt, |value| {
+        drop(value);
+        Ok::<(), (T, std::convert::Infallible)>(())
+    })?;
+    match gone {
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Closes a queue; what is unfinished is cancelled.
+pub(crate) fn close_queue(handle: u64) -> Result<(), Failure> {
+    let gone = QUEUES.remove(
+        handle,
+        |producer| producer.completions.end(),
+        |producer| {
+            drop(producer.into_queue());
+            Ok::<(), (Producer, std::convert::Infallible)>(())
+        },
+    )?;
+    match gone {
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Closes a fence, unless an unfinished packet names it.
+pub(crate) fn close_fence(handle: u64) -> Result<(), Failure> {
+    let freed = FENCES.remove(handle, Fence::end, Fence::try_free)?;
+    freed.map_err(|error: Error| error.into())
+}
+
+/// Frees a buffer, unless an unfinished packet names it.
+pub(crate) fn free_buffer(handle: u64) -> Result<(), Failure> {
+    let freed = BUFFERS.remove(
+        handle,
+        |_| (),
+        |buffer| {
+            let Buffer { memory, context } = buffer;
+            let freed = match memory {
+                Memory::Host(memory, own) => memory
+                    .try_free()
+                    .map_err(|(memory, error)| (Memory::Host(memory, own), error)),
+                Memory::Device(memory) => memory
+                    .try_free()
+                    .map_err(|(memory, error)| (Memory::Device(memory), error)),
+            };
+            freed.map_err(|(memory, error)| (Buffer { memory, context }, error))
+        },
+    )?;
+    freed.map_err(|error: Error| error.into())
+}
+
+/// Closes a session: queues, fences and buffers first.
+pub(crate) fn close_session(handle: u64) -> Result<(), Failure> {
+    // A wrong handle must not close anybody's children.
+    drop(SESSIONS.enter(handle)?);
+    for queue in QUEUES.children(handle) {
+        ignore_stale(close_queue(queue))?;
+    }
+    for fence in FENCES.children(handle) {
+        ignore_stale(close(&FENCES, fence, Fence::end))?;
+    }
+    for buffer in BUFFERS.children(handle) {
+        // Its queues are gone, so nothing is in flight; a buffer that must stay pinned all the same
+        // (a lost device) is kept by the session.
+        ignore_stale(close(&BUFFERS, buffer, |_| ()))?;
+    }
+    close_transfer(&*SESSIONS.enter(handle)?);
+    close(&SESSIONS, handle, |_| ())
+}
+
+fn close_transfer(context: &Context) {
+    drop(
+        context
+            .transfer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(),
+    );
+}
+
+/// Closes a device: its sessions first.
+pub(crate) fn close_device(handle: u64) -> Result<(), Failure> {
+    drop(DEVICES.enter(handle)?);
+    for session in SESSIONS.children(handle) {
+        ignore_stale(close_session(session))?;
+    }
+    close(&DEVICES, handle, |_| ())
+}
+
+/// A child that another thread closed meanwhile is closed.
+fn ignore_stale(result: Result<(), Failure>) -> Result<(), Failure> {
+    match result {
+        Err(failure) if failure.is_handle() => Ok(()),
+        other => other,
+    }
+}
