@@ -5,30 +5,28 @@
 //! end the lane's generation: whoever loses that compare-and-swap learns of the end. `claimed` is
 //! how far completions were delivered. A slot is free again once it is behind both.
 //!
-//! Everything else (failures, their records, the end) is behind `slow`, which is never held across
+//! Everything else (failures, their records, the end) is in the ledger, behind a lock that is never held across
 //! a wait or a register access.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jalapeno_hw::faults::FaultCode;
 use jalapeno_hw::packets::Packet;
-use jalapeno_hw::queue::COMPLETION_STOPPED;
 
-use crate::error::{Error, Fault, Result};
-use crate::error_ring::{self, Breach, Expected};
+use crate::error::{Error, Result};
 use crate::fork::ForkMark;
+use crate::ledger::{Counters, End, Ledger, Outcome};
 use crate::mmio::Doorbell;
 use crate::ring::Rings;
+
+mod trouble;
 
 /// `seen`'s bit that says: this lane ended here.
 const SEALED: u64 = 1 << 62;
 /// Polls that found nothing before the device is asked whether it is still there.
 const PATIENCE: u32 = 1 << 14;
-/// Failures whose outcome is kept for late waiters.
-const HISTORY: usize = 1024;
 
 /// States of a lane. Only `RUNNING` is on the path of a command.
 const RUNNING: u32 = 1;
@@ -37,7 +35,7 @@ const ENDED: u32 = 3;
 /// What no fork mark is.
 const BARRED: u64 = u64::MAX;
 
-/// What a lane asks of its device, on slow paths only.
+/// What a lane asks of its device, on ledger paths only.
 pub(crate) trait Control: Send + Sync + fmt::Debug {
     /// Rings the queue's doorbell again, by KICK.
     fn kick(&self, queue: u32) -> Result<()>;
@@ -51,109 +49,6 @@ pub(crate) trait Control: Send + Sync + fmt::Debug {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Apart<T>(T);
-
-/// Why a lane ended.
-#[derive(Clone, Debug)]
-pub(crate) enum End {
-    /// Its queue was closed.
-    Closed,
-    /// The device is gone.
-    Lost(&'static str),
-    /// The device was reset.
-    Stale,
-    /// The device broke the specification.
-    Quarantined(Breach),
-}
-
-impl End {
-    fn error(&self) -> Error {
-        match self {
-            Self::Closed => Error::Closed { what: "the queue" },
-            Self::Lost(why) => Error::Lost { why },
-            Self::Stale => Error::Stale { what: "the queue" },
-            Self::Quarantined((code, what)) => Error::Protocol {
-                code: *code,
-                what: what.clone(),
-            },
-        }
-    }
-}
-
-/// A failure that stopped the queue: packet `first` failed, those to `last` were cancelled.
-#[derive(Clone, Debug)]
-struct Failure {
-    first: u64,
-    last: u64,
-    fault: Fault,
-}
-
-/// The failure that the queue stands at.
-#[derive(Clone, Debug)]
-struct Stop {
-    at: u64,
-    fault: Fault,
-    /// RESUME, once it was written.
-    resume: Option<u64>,
-}
-
-/// What became of a job.
-#[derive(Clone, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a failure is rare, and boxing it would allocate"
-)]
-pub(crate) enum Outcome {
-    /// It succeeded.
-    Done,
-    /// It failed.
-    Failed(Fault),
-    /// It never ran.
-    Cancelled,
-    /// The lane ended before it did.
-    Ended(End),
-}
-
-impl Outcome {
-    pub(crate) fn into_result(self) -> Result<()> {
-        match self {
-            Self::Done => Ok(()),
-            Self::Failed(fault) => Err(Error::Fault(Box::new(fault))),
-            Self::Cancelled => Err(Error::Cancelled),
-            Self::Ended(end) => Err(end.error()),
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Slow {
-    stop: Option<Stop>,
-    history: VecDeque<Failure>,
-    /// The last packet of the last failure that fell out of `history`.
-    forgotten: u64,
-    errors_read: u64,
-    end: Option<End>,
-    failed: u64,
-    cancelled: u64,
-}
-
-/// How a queue's jobs ended. `submitted = succeeded + failed + cancelled + unfinished`, always.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Packets submitted.
-    pub submitted: u64,
-    /// Completed.
-    pub succeeded: u64,
-    /// Failed by themselves, or lost with the device.
-    pub failed: u64,
-    /// Cancelled because of a failure before them, by a reset or by closing.
-    pub cancelled: u64,
-    /// Not finished yet.
-    pub unfinished: u64,
-    /// Doorbells that were lost: ringing again helped.
-    pub doorbells_rung_again: u64,
-    /// Interrupts that did not come: polling found the work done.
-    pub interrupts_missed: u64,
-}
 
 /// What does not change in a lane's life.
 #[derive(Debug)]
@@ -185,7 +80,7 @@ pub(crate) struct Lane {
     submitted: Apart<AtomicU64>,
     seen: Apart<AtomicU64>,
     claimed: Apart<AtomicU64>,
-    slow: Mutex<Slow>,
+    ledger: Mutex<Ledger>,
     rung_again: AtomicU64,
     missed: AtomicU64,
 }
@@ -212,7 +107,7 @@ impl Lane {
             submitted: Apart::default(),
             seen: Apart::default(),
             claimed: Apart::default(),
-            slow: Mutex::default(),
+            ledger: Mutex::default(),
             rung_again: AtomicU64::new(0),
             missed: AtomicU64::new(0),
         }
@@ -252,9 +147,9 @@ impl Lane {
 
     /// Whether it stopped at a packet that was never submitted: a reset hit it while idle.
     pub(crate) fn is_stopped_idle(&self) -> bool {
-        let slow = self.slow();
+        let ledger = self.ledger();
         let submitted = self.submitted();
-        slow.stop.as_ref().is_some_and(|stop| stop.at > submitted)
+        ledger.stop.as_ref().is_some_and(|stop| stop.at > submitted)
     }
 
     pub(crate) fn is_ours(&self) -> bool {
@@ -349,257 +244,8 @@ impl Lane {
         }
     }
 
-    fn slow(&self) -> MutexGuard<'_, Slow> {
-        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// `look`, where something is unusual or another thread was faster.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn look_closely(&self) -> Result<u64> {
-        loop {
-            self.mark.check()?;
-            match self.state.load(Ordering::Acquire) {
-                RUNNING => {}
-                STOPPED => {
-                    self.check_standstill();
-                    if self.is_stopped() {
-                        return Err(Error::Stopped);
-                    }
-                    continue;
-                }
-                _ => return Err(self.ending()),
-            }
-            let seen = self.seen.0.load(Ordering::Acquire);
-            let word = self.rings.word().load(Ordering::Acquire);
-            if word == seen {
-                return Ok(seen & !SEALED);
-            }
-            if self.rings.is_record_due() || word & COMPLETION_STOPPED != 0 {
-                if let Some(word) = self.note_failure() {
-                    return Ok(word);
-                }
-            } else if seen & SEALED == 0 {
-                self.advance(seen, word);
-            }
-        }
-    }
-
-    /// Moves `seen` to a word that was loaded after it, or ends the lane if it cannot be.
-    fn advance(&self, seen: u64, word: u64) {
-        let submitted = self.submitted();
-        let queue = self.identity.number;
-        if word < seen {
-            self.end(End::Quarantined((
-                FaultCode::SequenceBackwards,
-                format!("queue {queue} completed {word} after {seen}"),
-            )));
-        } else if word > submitted {
-            self.end(End::Quarantined((
-                FaultCode::SequenceBeyond,
-                format!("queue {queue} completed {word}, submitted were {submitted}"),
-            )));
-        } else {
-            let _ = self
-                .seen
-                .0
-                .compare_exchange(seen, word, Ordering::AcqRel, Ordering::Relaxed);
-        }
-    }
-
-    /// While stopped, the completion word may not move.
-    fn check_standstill(&self) {
-        let slow = self.slow();
-        let Some(Stop {
-            at, resume: None, ..
-        }) = slow.stop
-        else {
-            return;
-        };
-        let word = self.rings.word().load(Ordering::Acquire);
-        drop(slow);
-        if word != (at - 1) | COMPLETION_STOPPED {
-            self.end(End::Quarantined((
-                FaultCode::SequenceBeyond,
-                format!(
-                    "queue {} stopped at packet {at}, then its completion word became {word:#x}",
-                    self.identity.number
-                ),
-            )));
-        }
-    }
-
-    /// The word says "stopped" or a record stands in the error ring: takes the failure in. Gives
-    /// the watermark where the record is there and the word not yet.
-    fn note_failure(&self) -> Option<u64> {
-        let mut slow = self.slow();
-        if self.state.load(Ordering::Acquire) != RUNNING {
-            return None;
-        }
-        let seen = self.seen.0.load(Ordering::Acquire);
-        let word = self.rings.word().load(Ordering::Acquire);
-        let stopped = word & COMPLETION_STOPPED != 0;
-        let done = word & !COMPLETION_STOPPED;
-        let submitted = self.submitted();
-        if done < seen || done > submitted {
-            drop(slow);
-            // `advance` says which, and ends the lane.
-            self.advance(seen, done);
-            return None;
-        }
-        let expected = Expected {
-            index: slow.errors_read,
-            queue: self.identity.number,
-            generation: self.identity.generation,
-            stopped_at: done + 1,
-            submitted,
-        };
-        if !stopped {
-            // The record comes before the word. Until the word follows, completions up to the
-            // failed packet count, and none beyond it.
-            match error_ring::foretold(&self.rings, &expected) {
-                Ok(failed) if failed > done => {
-                    self.seen.0.fetch_max(done, Ordering::AcqRel);
-                    return Some(done);
-                }
-                Ok(failed) => {
-                    let breach = (
-                        FaultCode::SequenceBeyond,
-                        format!(
-                            "queue {} completed {done}, past packet {failed} that failed",
-                            self.identity.number
-                        ),
-                    );
-                    self.end_with(&mut slow, End::Quarantined(breach));
-                }
-                Err(breach) => self.end_with(&mut slow, End::Quarantined(breach)),
-            }
-            return None;
-        }
-        match error_ring::read(&self.rings, &expected) {
-            Ok(fault) => {
-                slow.errors_read += 1;
-                self.rings.expect_record(slow.errors_read);
-                self.seen.0.fetch_max(done, Ordering::AcqRel);
-                log::warn!(
-                    "queue {} stopped at packet {}: {fault}",
-                    self.identity.number,
-                    done + 1
-                );
-                slow.stop = Some(Stop {
-                    at: done + 1,
-                    fault,
-                    resume: None,
-                });
-                self.enter(STOPPED, BARRED);
-            }
-            Err(breach) => self.end_with(&mut slow, End::Quarantined(breach)),
-        }
-        None
-    }
-
-    /// Ends the lane; only the first end counts.
-    pub(crate) fn end(&self, end: End) {
-        let mut slow = self.slow();
-        self.end_with(&mut slow, end);
-    }
-
-    fn end_with(&self, slow: &mut Slow, end: End) {
-        if slow.end.is_some() {
-            return;
-        }
-        match &end {
-            End::Closed => {}
-            End::Quarantined((code, what)) => log::error!(
-                "{}: {what}; queue {} is quarantined",
-                code.name(),
-                self.identity.number
-            ),
-            other => log::error!("queue {} ended: {}", self.identity.number, other.error()),
-        }
-        if let Some(stop) = slow.stop.take()
-            && stop.resume.is_none()
-        {
-            self.settle(slow, &stop, self.submitted());
-        }
-        slow.end = Some(end);
-        self.enter(ENDED, BARRED);
-        self.seen.0.fetch_or(SEALED, Ordering::AcqRel);
-    }
-
-    /// The error of a lane that ended.
-    #[cold]
-    fn ending(&self) -> Error {
-        self.slow().end.as_ref().map_or(Error::Stopped, End::error)
-    }
-
-    /// Why no packet can be submitted now.
-    #[cold]
-    pub(crate) fn refusal(&self) -> Error {
-        match self.look() {
-            Ok(_) => Error::Full,
-            Err(error) => error,
-        }
-    }
-
-    /// Makes a failure final: `at` failed, those behind it to `last` are cancelled.
-    fn settle(&self, slow: &mut Slow, stop: &Stop, last: u64) {
-        if last < stop.at {
-            return; // a reset that hit nothing
-        }
-        let reset = stop.fault.code == Ok(FaultCode::QueueReset);
-        slow.failed += u64::from(!reset);
-        slow.cancelled += last - stop.at + u64::from(reset);
-        slow.history.push_back(Failure {
-            first: stop.at,
-            last,
-            fault: stop.fault.clone(),
-        });
-        let claimed = self.claimed.0.load(Ordering::Acquire);
-        while slow.history.len() > HISTORY
-            && let Some(oldest) = slow.history.front()
-            && !(self.identity.delivers && oldest.last > claimed)
-        {
-            slow.forgotten = oldest.last;
-            slow.history.pop_front();
-        }
-        self.troubled.store(last, Ordering::Release);
-    }
-
-    /// The fault that the queue stands at.
-    pub(crate) fn fault(&self) -> Option<Fault> {
-        self.slow().stop.as_ref().map(|stop| stop.fault.clone())
-    }
-
-    /// Prepares to resume: every packet submitted so far is final. Gives the packet stopped at and
-    /// the value for RESUME; the caller is the producer, so that nothing is submitted meanwhile.
-    pub(crate) fn begin_resume(&self) -> Option<(u64, u64)> {
-        let mut slow = self.slow();
-        let mut stop = slow.stop.clone()?;
-        let resume = match stop.resume {
-            Some(resume) => resume,
-            None => {
-                let last = self.submitted();
-                // Before RESUME is written: whoever sees the word it leads to sees the failure.
-                self.settle(&mut slow, &stop, last);
-                last + 1
-            }
-        };
-        stop.resume = Some(resume);
-        let at = stop.at;
-        slow.stop = Some(stop);
-        Some((at, resume))
-    }
-
-    /// The device resumed: the queue runs.
-    pub(crate) fn finish_resume(&self, resume: u64) {
-        let mut slow = self.slow();
-        if slow.end.is_some() {
-            return;
-        }
-        self.seen.0.fetch_max(resume - 1, Ordering::AcqRel);
-        slow.stop = None;
-        self.enter(RUNNING, self.mark.value());
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What became of a job; `None`: it is not finished. Looks at the device first.
@@ -615,40 +261,7 @@ impl Lane {
 
     #[cold]
     fn remembered(&self, seq: u64) -> Option<Result<()>> {
-        let slow = self.slow();
-        if seq <= slow.forgotten {
-            return Some(Err(Error::Invalid {
-                what: format!(
-                    "what became of packet {seq} is no longer kept: {HISTORY} failures came after it"
-                ),
-            }));
-        }
-        self.verdict(&slow, seq).map(Outcome::into_result)
-    }
-
-    /// The outcome of a job, under the lock; `None`: not finished.
-    fn verdict(&self, slow: &Slow, seq: u64) -> Option<Outcome> {
-        let within = |failure: &&Failure| failure.first <= seq && seq <= failure.last;
-        if let Some(failure) = slow.history.iter().rev().find(within) {
-            let reset = failure.fault.code == Ok(FaultCode::QueueReset);
-            return Some(if failure.first == seq && !reset {
-                Outcome::Failed(failure.fault.clone())
-            } else {
-                Outcome::Cancelled
-            });
-        }
-        if seq <= self.seen() {
-            return Some(Outcome::Done);
-        }
-        if let Some(stop) = &slow.stop {
-            let reset = stop.fault.code == Ok(FaultCode::QueueReset);
-            return Some(if stop.at == seq && !reset {
-                Outcome::Failed(stop.fault.clone())
-            } else {
-                Outcome::Cancelled
-            });
-        }
-        slow.end.clone().map(Outcome::Ended)
+        self.ledger().remembered(seq, self.seen())
     }
 
     /// Whether the delivery of completions must look outcomes up from here on.
@@ -685,20 +298,20 @@ impl Lane {
             return Err(Error::Forked);
         }
         loop {
-            let slow = self.slow();
+            let ledger = self.ledger();
             let from = self.claimed();
             let submitted = self.submitted();
             let mut count = 0;
             for (index, seq) in (from + 1..=submitted).take(room).enumerate() {
-                let Some(outcome) = self.verdict(&slow, seq) else {
+                let Some(outcome) = ledger.verdict(seq, self.seen()) else {
                     break;
                 };
                 deliver(index, seq, self.rings.cookie(seq), outcome);
                 count = index + 1;
             }
             if self.claim(from, from + count as u64) {
-                if count == 0 && slow.end.is_some() && from == submitted {
-                    drop(slow);
+                if count == 0 && ledger.end.is_some() && from == submitted {
+                    drop(ledger);
                     return Err(self.ending());
                 }
                 return Ok(count);
@@ -708,43 +321,11 @@ impl Lane {
 
     /// How the jobs ended.
     pub(crate) fn counters(&self) -> Counters {
-        let slow = self.slow();
-        let submitted = self.submitted();
-        let seen = self.seen();
-        let (mut failed, mut cancelled) = (slow.failed, slow.cancelled);
-        // Failures that were resumed lie below `seen`; those being resumed, and one that ended
-        // with the lane, above.
-        let settled_above: u64 = slow
-            .history
-            .iter()
-            .rev()
-            .take_while(|failure| failure.last > seen)
-            .map(|failure| failure.last - failure.first + 1)
-            .sum();
-        let succeeded = seen + settled_above - failed - cancelled;
-        let mut unfinished = submitted.saturating_sub(seen + settled_above);
-        if let Some(stop) = &slow.stop
-            && stop.resume.is_none()
-            && unfinished > 0
-        {
-            let reset = stop.fault.code == Ok(FaultCode::QueueReset);
-            failed += u64::from(!reset);
-            cancelled += unfinished - u64::from(!reset);
-            unfinished = 0;
-        }
-        match slow.end {
-            Some(End::Closed) => cancelled += std::mem::take(&mut unfinished),
-            Some(_) => failed += std::mem::take(&mut unfinished),
-            None => {}
-        }
+        let ledger = self.ledger();
         Counters {
-            submitted,
-            succeeded,
-            failed,
-            cancelled,
-            unfinished,
             doorbells_rung_again: self.rung_again.load(Ordering::Relaxed),
             interrupts_missed: self.missed.load(Ordering::Relaxed),
+            ..ledger.counters(self.submitted(), self.seen())
         }
     }
 
@@ -772,10 +353,10 @@ impl Lane {
     /// count as such until the device is reset; a stopped one's are final.
     pub(crate) fn unfinished(&self) -> std::ops::RangeInclusive<u64> {
         let _ = self.look();
-        let slow = self.slow();
+        let ledger = self.ledger();
         #[expect(clippy::reversed_empty_ranges, reason = "an empty range is meant")]
         let none = 1..=0;
-        match (&slow.end, &slow.stop) {
+        match (&ledger.end, &ledger.stop) {
             (Some(End::Lost(_) | End::Stale), _) | (None, Some(_)) => none,
             _ => self.seen() + 1..=self.submitted(),
         }

@@ -8,6 +8,7 @@
 pub mod buffer;
 pub mod capabilities;
 pub mod clock;
+mod completion;
 pub mod completions;
 pub mod device;
 pub mod discover;
@@ -19,6 +20,7 @@ mod fork;
 pub mod hbm;
 pub mod irq;
 mod lane;
+mod ledger;
 mod management;
 pub mod mmio;
 mod order;

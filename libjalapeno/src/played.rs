@@ -11,7 +11,8 @@ use zerocopy::IntoBytes;
 
 use crate::error::{Error, Result};
 use crate::irq::Vectors;
-use crate::lane::{Control, End, Identity, Lane};
+use crate::lane::{Control, Identity, Lane};
+use crate::ledger::End;
 use crate::mmio::{Bar, Doorbell};
 use crate::queue::Queue;
 use crate::ring::Rings;

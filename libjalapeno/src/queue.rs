@@ -8,7 +8,8 @@ use jalapeno_hw::queue::COMPLETION_STOPPED;
 
 use crate::completions::Completions;
 use crate::error::{Error, Result};
-use crate::lane::{End, Lane};
+use crate::lane::Lane;
+use crate::ledger::End;
 use crate::order;
 use crate::units::Seq;
 use crate::waker::Waker;
