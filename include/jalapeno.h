@@ -318,6 +318,7 @@ jal_status jal_queue_get_counters(jal_queue queue, jal_queue_counters *out);
 
 /* A 64-bit value in host memory that only rises; SIGNAL and WAIT packets name its address. */
 jal_status jal_fence_create(jal_session session, uint64_t initial, jal_fence *out);
+/* BUSY while an unfinished packet names it: it stays as it is. Ends other threads' waits. */
 jal_status jal_fence_destroy(jal_fence fence);
 jal_status jal_fence_address(jal_fence fence, uint64_t *address);
 jal_status jal_fence_value(jal_fence fence, uint64_t *value);

@@ -1,8 +1,8 @@
 //! A device, opened: identity, capabilities, memory, interrupts, faults, clock and resets.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use jalapeno_hw::faults::FaultCode;
@@ -100,7 +100,14 @@ pub struct Device {
     info: DeviceInfo,
     role: Role,
     generation: AtomicU64,
+    users: Mutex<Vec<Weak<dyn Generational>>>,
     mark: ForkMark,
+}
+
+/// What does not outlive a generation of the device.
+pub(crate) trait Generational: Send + Sync + std::fmt::Debug {
+    /// The device was reset: what was made before is stale.
+    fn expire(&self);
 }
 
 impl Device {
@@ -154,6 +161,7 @@ impl Device {
             transport,
             role,
             generation: AtomicU64::new(generation),
+            users: Mutex::default(),
             mark: ForkMark::here(),
             info: info.clone(),
         };
@@ -274,6 +282,27 @@ impl Device {
             return Err(Error::Stale { what: "the device" });
         }
         Ok(())
+    }
+
+    /// Tells `user` of each new generation that this handle begins.
+    pub(crate) fn tell(&self, user: Weak<dyn Generational>) {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.retain(|user| user.strong_count() > 0);
+        users.push(user);
+    }
+
+    fn begin_generation(&self, generation: u64) {
+        if self.generation.swap(generation, Ordering::AcqRel) == generation {
+            return;
+        }
+        let users = self
+            .users
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for user in users.iter().filter_map(Weak::upgrade) {
+            user.expire();
+        }
     }
 
     fn owner(&self) -> Result<&Owner> {

@@ -11,11 +11,12 @@ use jalapeno_hw::regs::ResetLevel;
 
 use crate::buffer::{Buffers, DeviceBuffer, Held, HostBuffer};
 use crate::clock::{Clock, monotonic_raw};
-use crate::device::{Device, Role};
+use crate::device::{Device, Generational, Role};
 use crate::dma::{HostMemory, HostOptions};
 use crate::error::{Error, Result};
 use crate::fence::Fence;
 use crate::lane::{Identity, Lane};
+use crate::ledger::End;
 use crate::management::{self, Manager};
 use crate::queue::{Keeper, Queue};
 use crate::transport::Protection;
@@ -95,16 +96,17 @@ impl Session {
         let vector = device.vectors()?.for_queue(0);
         let number = vector.as_ref().map_or(0, |vector| vector.number());
         let waker = Arc::new(Waker::new(vector, device.transport().lost_fd())?);
-        Ok(Self {
-            core: Arc::new(Core {
-                manager: Manager::open(device, waker, number)?,
-                lanes: Mutex::default(),
-                wakers: Mutex::default(),
-                clock: Mutex::new(device.clock()?),
-                buffers: Buffers::default(),
-                device: Arc::clone(device),
-            }),
-        })
+        let core = Arc::new(Core {
+            manager: Manager::open(device, waker, number)?,
+            lanes: Mutex::default(),
+            wakers: Mutex::default(),
+            clock: Mutex::new(device.clock()?),
+            buffers: Buffers::default(),
+            device: Arc::clone(device),
+        });
+        let user: Weak<dyn Generational> = Arc::<Core>::downgrade(&core);
+        device.tell(user);
+        Ok(Self { core })
     }
 
     /// The device.
@@ -245,6 +247,18 @@ fn log2(what: &str, value: u32, least: u8, most: u8) -> Result<u8> {
             1u64 << most.min(63)
         ),
     })
+}
+
+impl Generational for Core {
+    fn expire(&self) {
+        for lane in self.lanes().clone() {
+            lane.end(End::Stale);
+        }
+        let wakers: Vec<_> = self.lock(&self.wakers).values().cloned().collect();
+        for waker in wakers.iter().filter_map(Weak::upgrade) {
+            waker.wake_all();
+        }
+    }
 }
 
 impl Core {

@@ -1,6 +1,5 @@
 //! Resets: prepare, done, verified. Host interface 8.2.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use jalapeno_hw::regs::{
@@ -64,7 +63,7 @@ impl Device {
             }
         }
         let generation = self.registers.read::<GenerationRegister>()?.0;
-        self.generation.store(generation, Ordering::Release);
+        self.begin_generation(generation);
         Ok(ResetReport {
             level,
             took: begin.elapsed(),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use jalapeno_wire as wire;
 use memmap2::{MmapOptions, MmapRaw};
@@ -33,6 +34,11 @@ pub enum Role {
     /// A reader beside an owner.
     Observer,
 }
+
+/// Longest that the owner's traces may outlive its process.
+const EXIT_TIME: Duration = Duration::from_secs(1);
+/// Longest that a server may refuse us for an owner that has left already.
+const HANDOVER_TIME: Duration = Duration::from_millis(100);
 
 /// A vfio-user client.
 #[derive(Debug)]
@@ -64,14 +70,24 @@ impl User {
     /// Connects to the server at `path`.
     pub fn connect(path: &Path, role: Role) -> Result<Self> {
         let name = path.display().to_string();
-        let socket = Socket::connect(path).map_err(|source| connect_error(path, source))?;
-        Self::over(socket, name, role).map_err(|error| match error {
-            Error::Busy { on, .. } => Error::Busy {
-                on,
-                holder: holder(path),
-            },
-            other => other,
-        })
+        let begin = Instant::now();
+        loop {
+            let socket = Socket::connect(path).map_err(|source| connect_error(path, source))?;
+            let on = match Self::over(socket, name.clone(), role) {
+                Err(Error::Busy { on, .. }) => on,
+                other => return other,
+            };
+            let holder = holder(path);
+            let patience = match holder {
+                Some(pid) if is_running(pid) => Duration::ZERO,
+                Some(_) => EXIT_TIME,
+                None => HANDOVER_TIME,
+            };
+            if begin.elapsed() >= patience {
+                return Err(Error::Busy { on, holder });
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn over(mut socket: Socket, name: String, role: Role) -> Result<Self> {
@@ -293,6 +309,25 @@ fn connect_error(path: &Path, source: std::io::Error) -> Error {
             on: name,
             source,
         },
+    }
+}
+
+/// Whether a process lives; one that was killed and not yet waited for does not.
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit(") ")
+        .next()
+        .and_then(|rest| rest.chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        // In a child of fork() the connection is its parent's.
+        if self.mark.check().is_ok() && !self.is_lost() {
+            self.lock().leave();
+        }
     }
 }
 

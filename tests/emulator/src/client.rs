@@ -106,14 +106,19 @@ impl Client {
                 }
             }
         }
-        let _ = self
-            .stream
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .shutdown(std::net::Shutdown::Both);
+        // Nobody waits for this client's replies any more.
+        self.hang_up(std::net::Shutdown::Read);
         if let Some(role) = self.role {
             self.shared.give_back(self.number, role);
         }
+        // Only now: a client that waits for our end knows that the card is free.
+        self.hang_up(std::net::Shutdown::Both);
+    }
+
+    fn hang_up(&self, how: std::net::Shutdown) {
+        let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        // It may be gone already.
+        let _ = stream.shutdown(how);
     }
 
     fn handle(&mut self, mut message: Message) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! One vfio-user connection: a request goes out, its reply comes in, nothing else is believed.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -19,6 +19,8 @@ use zerocopy::{FromBytes, IntoBytes};
 const REPLY_TIME: Duration = Duration::from_secs(5);
 /// One wait for bytes; the reply's deadline is looked at in between.
 const SLICE: Duration = Duration::from_millis(100);
+/// Longest that a goodbye may take; a server cleans up within a second in any case.
+const GOODBYE_TIME: Duration = Duration::from_millis(500);
 /// Most of the server's own commands answered before the reply must be there.
 const COMMANDS_MAX: u32 = 1000;
 /// Largest message believed.
@@ -131,6 +133,24 @@ impl Socket {
             self.fds.clear();
         }
         result
+    }
+
+    /// Says goodbye and waits, for a moment at most, until the server has let go of all that it
+    /// holds for us: then the next owner is welcome.
+    pub(super) fn leave(&mut self) {
+        let begin = Instant::now();
+        if self.stream.shutdown(Shutdown::Write).is_err() {
+            return; // it has ended already
+        }
+        let mut scrap = [0; 512];
+        while begin.elapsed() < GOODBYE_TIME {
+            match self.stream.read(&mut scrap) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if is_passing(&error) => {}
+                Err(_) => return,
+            }
+        }
     }
 
     /// Hangs up: the server lets go of all it holds for us.
@@ -309,4 +329,12 @@ impl Socket {
             Err(errno) => Err(Failure::Broken(errno.into())),
         }
     }
+}
+
+/// Whether to look again: a signal, or the end of one wait for bytes.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
 }

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Runs the C stories: all of them, or those that are named. Prints "abi: N passed, N failed". */
+#define _GNU_SOURCE
+#include "story.h"
+
+static jmp_buf leave;
+static pthread_t main_thread;
+static struct card cards[8];
+static int card_count;
+static jal_device opened[8];
+static int opened_count;
+static char folder[] = "/tmp/jalapeno-abi-XXXXXX";
+
+void story_fail(const char *file, int line, const char *format, ...) {
+    va_list list;
+    printf("  %s:%d: ", file, line);
+    va_start(list, format);
+    vprintf(format, list);
+    va_end(list);
+    putchar('\n');
+    fflush(stdout);
+    if (!pthread_equal(pthread_self(), main_thread)) _exit(1);
+    longjmp(leave, 1);
+}
+
+double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+int readable(int fd, int milliseconds) {
+    struct pollfd wanted = {.fd = fd, .events = POLLIN};
+    return poll(&wanted, 1, milliseconds) == 1;
+}
+
+struct card *card_start(const char *option, ...) {
+    const char *emulator = getenv("JALAPENO_EMULATOR");
+    const char *arguments[32];
+    char line[256] = "";
+    int count = 0, out[2];
+    size_t length = 0;
+    struct card *card = &cards[card_count];
+    va_list list;
+    CHECK(emulator != NULL);
+    CHECK(card_count < (int)(sizeof cards / sizeof cards[0]));
+    snprintf(card->socket, sizeof card->socket, "%s/card%d", folder, card_count);
+    snprintf(card->name, sizeof card->name, "vfio-user:%s/card%d", folder, card_count);
+    arguments[count++] = emulator;
+    arguments[count++] = "--socket";
+    arguments[count++] = card->socket;
+    arguments[count++] = "--threads";
+    arguments[count++] = "1";
+    va_start(list, option);
+    for (; option != NULL && count < 30; option = va_arg(list, const char *)) arguments[count++] = option;
+    va_end(list);
+    arguments[count] = NULL;
+    CHECK(pipe2(out, O_CLOEXEC) == 0);
+    fflush(stdout);
+    card->pid = fork();
+    CHECK(card->pid >= 0);
+    if (card->pid == 0) {
+        dup2(out[1], STDOUT_FILENO);
+        execv(emulator, (char *const *)(uintptr_t)arguments);
+        _exit(127);
+    }
+    card_count++;
+    close(out[1]);
+    while (length + 1 < sizeof line && strchr(line, '\n') == NULL) {
+        ssize_t got = read(out[0], line + length, sizeof line - 1 - length);
+        if (got <= 0) break;
+        length += (size_t)got;
+        line[length] = '\0';
+    }
+    close(out[0]);
+    CHECK(sscanf(line, "serving %36s", card->uuid) == 1);
+    return card;
+}
+
+void card_kill(struct card *card) {
+    if (card->pid <= 0) return;
+    kill(card->pid, SIGKILL);
+    waitpid(card->pid, NULL, 0);
+    card->pid = 0;
+}
+
+struct rig rig_start(uint32_t depth, uint32_t flags) {
+    struct rig rig;
+    jal_queue_options options = {.struct_size = sizeof options, .depth = depth, .flags = flags};
+    memset(&rig, 0, sizeof rig);
+    rig.card = card_start("--hbm", "64M", NULL);
+    OK(jal_device_open(rig.card->name, NULL, &rig.device));
+    opened[opened_count++] = rig.device;
+    OK(jal_session_create(rig.device, &rig.session));
+    OK(jal_queue_create(rig.session, &options, &rig.queue));
+    return rig;
+}
+
+static int passed, failed;
+
+static void run(const struct story *story) {
+    double begin = now();
+    unsetenv("JALAPENO_DEVICES");
+    unsetenv("JALAPENO_VISIBLE_DEVICES");
+    if (setjmp(leave) == 0) {
+        story->run();
+        passed++;
+        printf("ok %s (%.2f s)\n", story->name, now() - begin);
+    } else {
+        failed++;
+        printf("FAIL %s\n", story->name);
+    }
+    while (opened_count > 0) jal_device_close(opened[--opened_count]); /* or the story did */
+    while (card_count > 0) {
+        card_count--;
+        card_kill(&cards[card_count]);
+        unlink(cards[card_count].socket);
+    }
+    fflush(stdout);
+}
+
+int main(int argc, char **argv) {
+    const struct story *rooms[] = {device_stories, memory_stories, queue_stories, misuse_stories};
+    size_t room;
+    main_thread = pthread_self();
+    if (mkdtemp(folder) == NULL) return 1;
+    for (room = 0; room < sizeof rooms / sizeof rooms[0]; room++) {
+        const struct story *story;
+        for (story = rooms[room]; story->name != NULL; story++) {
+            int wanted = argc < 2, i;
+            for (i = 1; i < argc; i++) wanted |= strcmp(argv[i], story->name) == 0;
+            if (wanted) run(story);
+        }
+    }
+    rmdir(folder);
+    printf("abi: %d passed, %d failed\n", passed, failed);
+    return failed != 0 || passed == 0;
+}
