@@ -97,11 +97,9 @@ impl Buffers {
 
     /// Whether a packet of the lane that is not done names memory in this range.
     pub(crate) fn lane_names(&self, lane: &Lane, addr: u64, bytes: u64) -> bool {
-        lane.unfinished().any(|seq| {
-            let packet = lane.rings().packet(seq);
-            // What is done meanwhile may be overwritten, and does not count.
-            self.packet_names(&packet, addr, bytes) && seq > lane.seen()
-        })
+        lane.unfinished()
+            .iter()
+            .any(|(seq, packet)| self.packet_names(packet, addr, bytes) && *seq > lane.seen())
     }
 
     fn packet_names(&self, packet: &Packet, addr: u64, bytes: u64) -> bool {

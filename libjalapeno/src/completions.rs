@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 pub use crate::completion::{Completion, Status};
 use crate::error::{Error, Fault, Result};
-use crate::lane::Lane;
+use crate::lane::{Lane, Way};
 pub use crate::ledger::Counters;
 use crate::ledger::End;
 use crate::units::Seq;
@@ -18,14 +18,16 @@ use wait::Shared;
 /// any time. It outlives its `Queue`: waits then end with `Closed`.
 #[derive(Clone, Debug)]
 pub struct Completions {
-    lane: Arc<Lane>,
+    lane: Way,
+    delivers: bool,
     shared: Arc<Shared>,
 }
 
 impl Completions {
     pub(crate) fn new(lane: Arc<Lane>, waker: Arc<Waker>) -> Self {
         Self {
-            lane,
+            delivers: lane.identity().delivers,
+            lane: Way::new(lane),
             shared: Arc::new(Shared::new(waker)),
         }
     }
@@ -37,7 +39,7 @@ impl Completions {
     /// `Stale`, `Protocol`, `Forked`.
     #[inline]
     pub fn poll(&self) -> Result<Seq> {
-        match self.lane.glance() {
+        match self.lane.traffic().glance() {
             Some(seen) => Ok(Seq(seen)),
             None => self.poll_closely(),
         }
@@ -78,36 +80,37 @@ impl Completions {
     /// `reap` where nothing is unusual; `None`: look each outcome up.
     #[inline(always)]
     fn reap_quickly(&self, out: &mut [Completion]) -> Option<usize> {
-        let lane = &*self.lane;
-        if !lane.identity().delivers {
+        if !self.delivers {
             return None;
         }
+        let traffic = self.lane.traffic();
         // In this order: `seen` is never behind `claimed`.
-        let from = lane.claimed();
-        let seen = lane.glance()?;
-        if lane.is_troubled(from) {
+        let from = traffic.claimed();
+        let seen = traffic.glance()?;
+        if traffic.is_troubled(from) {
             return None;
         }
         let ready = usize::try_from(seen.wrapping_sub(from)).unwrap_or(usize::MAX);
         let count = ready.min(out.len());
-        let mut seq = from;
-        for place in &mut out[..count] {
+        let (mut at, mut seq) = (0, from);
+        while at < count {
             seq = seq.wrapping_add(1);
-            *place = Completion {
+            out[at] = Completion {
                 seq: Seq(seq),
-                cookie: lane.rings().cookie(seq),
+                cookie: self.lane.rings().cookie(seq),
                 status: Status::Done,
                 code: 0,
             };
+            at += 1;
         }
         // Cookies were read before the slots are given back.
-        (count == 0 || lane.claim(from, seq)).then_some(count)
+        (count == 0 || traffic.claim(from, seq)).then_some(count)
     }
 
     #[cold]
     #[inline(never)]
     fn reap_slowly(&self, out: &mut [Completion]) -> Result<usize> {
-        if !self.lane.identity().delivers {
+        if !self.delivers {
             return Err(not_delivering());
         }
         self.lane

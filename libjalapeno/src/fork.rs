@@ -73,34 +73,50 @@ impl ForkMark {
         }
     }
 
-    /// The word that holds this mark in its own process and another value in a child, for paths
-    /// that cannot afford `is_ours`. Where the kernel wipes nothing, it tells nothing.
-    #[must_use]
-    pub(crate) fn word(self) -> &'static AtomicU64 {
-        static UNTOLD: AtomicU64 = AtomicU64::new(0);
-        match page() {
-            Page::Wiped(map) => word(map),
-            Page::Pid => {
-                UNTOLD.store(self.0, Ordering::Relaxed);
-                &UNTOLD
-            }
-        }
-    }
-
-    /// The value of `word` in the mark's own process.
-    #[inline]
-    pub(crate) fn value(self) -> u64 {
-        self.0
-    }
-
     /// As `is_ours`, as an error.
-    #[inline]
     pub fn check(self) -> Result<()> {
         if self.is_ours() {
             Ok(())
         } else {
             Err(Error::Forked)
         }
+    }
+}
+
+/// Pages, zeroed, that the kernel zeroes anew in a child of fork(): whatever a parent wrote there, a
+/// child finds nothing. Costs the parent no instruction.
+#[derive(Debug)]
+pub(crate) struct WipedPages {
+    map: MmapRaw,
+    wipes: bool,
+}
+
+impl WipedPages {
+    /// At least `bytes` bytes, page-aligned.
+    pub(crate) fn new(bytes: usize) -> Result<Self> {
+        let map = MmapMut::map_anon(bytes).map_err(|source| Error::Io {
+            tried: "map",
+            on: format!("{bytes} bytes that a child process may not see"),
+            source,
+        })?;
+        let map = MmapRaw::from(map);
+        // SAFETY: the range is this mapping's own; the advice changes it only in a child.
+        let advised =
+            unsafe { libc::madvise(map.as_mut_ptr().cast(), bytes, libc::MADV_WIPEONFORK) };
+        Ok(Self {
+            map,
+            wipes: advised == 0,
+        })
+    }
+
+    /// Whether the kernel does as the name says; Linux before 4.14 does not.
+    pub(crate) fn wipes(&self) -> bool {
+        self.wipes
+    }
+
+    /// The first byte; stays where it is until the pages are dropped.
+    pub(crate) fn at(&self) -> *mut u8 {
+        self.map.as_mut_ptr()
     }
 }
 

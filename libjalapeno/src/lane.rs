@@ -1,12 +1,12 @@
 //! The lane: what a queue's producer, its consumers and its waiters share.
 //!
-//! Three words carry the traffic, each monotonic. `submitted` is the producer's. `seen` is the
-//! highest completion anyone validated; sealing it (one bit) is how close, reset and quarantine
-//! end the lane's generation: whoever loses that compare-and-swap learns of the end. `claimed` is
-//! how far completions were delivered. A slot is free again once it is behind both.
+//! Its traffic is three words, each monotonic. `submitted` is the producer's. `seen` is the highest
+//! completion anyone validated; whoever stops or ends the lane halts it first (one bit), and whoever
+//! loses that compare-and-swap learns of it. `claimed` is how far completions were delivered. A slot
+//! is free again once it is behind both.
 //!
-//! Everything else (failures, their records, the end) is in the ledger, behind a lock that is never held across
-//! a wait or a register access.
+//! Everything else (failures, their records, the end) is in the ledger, behind a lock that is never
+//! held across a wait or a register access.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -21,21 +21,19 @@ use crate::ledger::{Counters, End, Ledger, Outcome};
 use crate::mmio::Doorbell;
 use crate::ring::Rings;
 
+mod traffic;
 mod trouble;
+mod way;
 
-/// `seen`'s bit that says: this lane ended here.
-const SEALED: u64 = 1 << 62;
-/// Polls that found nothing before the device is asked whether it is still there.
-const PATIENCE: u32 = 1 << 14;
+pub(crate) use traffic::Traffic;
+pub(crate) use way::Way;
 
-/// States of a lane. Only `RUNNING` is on the path of a command.
+/// States of a lane.
 const RUNNING: u32 = 1;
 const STOPPED: u32 = 2;
 const ENDED: u32 = 3;
-/// What no fork mark is.
-const BARRED: u64 = u64::MAX;
 
-/// What a lane asks of its device, on ledger paths only.
+/// What a lane asks of its device, on slow paths only.
 pub(crate) trait Control: Send + Sync + fmt::Debug {
     /// Rings the queue's doorbell again, by KICK.
     fn kick(&self, queue: u32) -> Result<()>;
@@ -44,11 +42,6 @@ pub(crate) trait Control: Send + Sync + fmt::Debug {
     /// The end, when the device is known to be gone or reset. Cheap: reads no register.
     fn over(&self) -> Option<End>;
 }
-
-/// A value on a cache line (and its neighbour, which is prefetched with it) of its own.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Apart<T>(T);
 
 /// What does not change in a lane's life.
 #[derive(Debug)]
@@ -66,51 +59,46 @@ pub(crate) struct Identity {
 pub(crate) struct Lane {
     state: AtomicU32,
     mark: ForkMark,
-    /// Holds `guard`'s value in the process that made the lane.
-    mark_word: &'static AtomicU64,
-    /// The fork mark while the lane runs, else `BARRED`: one comparison answers both.
-    guard: AtomicU64,
+    /// Its traffic.
+    page: traffic::Page,
     rings: Rings,
     identity: Identity,
-    /// The last packet of the last failure: up to here outcomes must be looked up.
-    troubled: AtomicU64,
-    idle: AtomicU32,
     doorbell: Doorbell,
     control: Arc<dyn Control>,
-    submitted: Apart<AtomicU64>,
-    seen: Apart<AtomicU64>,
-    claimed: Apart<AtomicU64>,
     ledger: Mutex<Ledger>,
     rung_again: AtomicU64,
     missed: AtomicU64,
 }
 
 impl Lane {
+    /// # Errors
+    /// `Io` where the kernel gives no page.
     pub(crate) fn new(
         rings: Rings,
         identity: Identity,
         doorbell: Doorbell,
         control: Arc<dyn Control>,
-    ) -> Self {
-        let mark = ForkMark::here();
-        Self {
+    ) -> Result<Self> {
+        let page = traffic::Page::new()?;
+        page.traffic().expect_record(rings.expect_record(0));
+        page.open(&rings, &doorbell);
+        Ok(Self {
             state: AtomicU32::new(RUNNING),
-            mark,
-            mark_word: mark.word(),
-            guard: AtomicU64::new(mark.value()),
+            mark: ForkMark::here(),
+            page,
             rings,
             identity,
-            troubled: AtomicU64::new(0),
-            idle: AtomicU32::new(0),
             doorbell,
             control,
-            submitted: Apart::default(),
-            seen: Apart::default(),
-            claimed: Apart::default(),
             ledger: Mutex::default(),
             rung_again: AtomicU64::new(0),
             missed: AtomicU64::new(0),
-        }
+        })
+    }
+
+    #[inline]
+    pub(crate) fn traffic(&self) -> &Traffic {
+        self.page.traffic()
     }
 
     pub(crate) fn rings(&self) -> &Rings {
@@ -131,14 +119,18 @@ impl Lane {
     }
 
     /// Whether this process owns the lane and nothing is in the way of a command.
-    #[inline]
     pub(crate) fn is_running(&self) -> bool {
-        self.mark_word.load(Ordering::Relaxed) == self.guard.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire) == RUNNING && self.is_ours()
     }
 
-    fn enter(&self, state: u32, guard: u64) {
+    fn run(&self) {
+        self.state.store(RUNNING, Ordering::Release);
+        self.page.open(&self.rings, &self.doorbell);
+    }
+
+    fn bar(&self, state: u32) {
+        self.traffic().shut();
         self.state.store(state, Ordering::Release);
-        self.guard.store(guard, Ordering::Release);
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -165,27 +157,20 @@ impl Lane {
         self.rings.word().load(Ordering::Acquire)
     }
 
-    /// Writes a packet into its slot, which the caller found free.
-    #[inline]
-    pub(crate) fn put(&self, seq: u64, packet: &Packet) {
-        self.rings.put(seq, packet, &self.submitted.0);
-    }
-
-    #[inline]
     pub(crate) fn submitted(&self) -> u64 {
-        self.submitted.0.load(Ordering::Acquire)
+        self.traffic().submitted().load(Ordering::Acquire)
     }
 
     /// The highest completion validated so far, without looking.
     pub(crate) fn seen(&self) -> u64 {
-        self.seen.0.load(Ordering::Acquire) & !SEALED
+        self.traffic().seen()
     }
 
     /// The last packet that fits into the ring now.
     pub(crate) fn room(&self) -> u64 {
         let seen = self.seen();
         let free = if self.identity.delivers {
-            seen.min(self.claimed.0.load(Ordering::Acquire))
+            seen.min(self.traffic().claimed())
         } else {
             seen
         };
@@ -195,42 +180,9 @@ impl Lane {
     /// Looks at the completion word and gives the validated watermark.
     #[inline]
     pub(crate) fn look(&self) -> Result<u64> {
-        match self.glance() {
+        match self.traffic().glance() {
             Some(seen) => Ok(seen),
             None => self.look_closely(),
-        }
-    }
-
-    /// `look` where nothing is unusual; `None`: look closely.
-    #[inline(always)]
-    pub(crate) fn glance(&self) -> Option<u64> {
-        if !self.is_running() {
-            return None;
-        }
-        // In this order: whoever sees `seen` sees a word at least as new.
-        let seen = self.seen.0.load(Ordering::Acquire);
-        let word = self.rings.word().load(Ordering::Acquire);
-        if word == seen {
-            self.count_idle();
-            return Some(seen & !SEALED);
-        }
-        if word < seen || word > self.submitted() || self.rings.is_record_due() {
-            return None;
-        }
-        self.seen
-            .0
-            .compare_exchange(seen, word, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
-            .then_some(word)
-    }
-
-    /// A poll found nothing: now and then, ask whether the device is still there.
-    #[inline]
-    fn count_idle(&self) {
-        let idle = self.idle.load(Ordering::Relaxed).wrapping_add(1);
-        self.idle.store(idle, Ordering::Relaxed);
-        if idle.is_multiple_of(PATIENCE) {
-            self.note_loss();
         }
     }
 
@@ -253,7 +205,7 @@ impl Lane {
     pub(crate) fn outcome(&self, seq: u64) -> Option<Result<()>> {
         match self.look() {
             Ok(seen) if seq > seen => None,
-            Ok(_) if seq > self.troubled.load(Ordering::Acquire) => Some(Ok(())),
+            Ok(_) if !self.traffic().is_troubled(seq - 1) => Some(Ok(())),
             Err(Error::Forked) => Some(Err(Error::Forked)),
             Ok(_) | Err(_) => self.remembered(seq),
         }
@@ -262,27 +214,6 @@ impl Lane {
     #[cold]
     fn remembered(&self, seq: u64) -> Option<Result<()>> {
         self.ledger().remembered(seq, self.seen())
-    }
-
-    /// Whether the delivery of completions must look outcomes up from here on.
-    #[inline]
-    pub(crate) fn is_troubled(&self, after: u64) -> bool {
-        after < self.troubled.load(Ordering::Acquire)
-    }
-
-    /// How far completions were delivered.
-    #[inline]
-    pub(crate) fn claimed(&self) -> u64 {
-        self.claimed.0.load(Ordering::Acquire)
-    }
-
-    /// Claims completions `from + 1 ..= to` for the caller; false: another thread was faster.
-    #[inline]
-    pub(crate) fn claim(&self, from: u64, to: u64) -> bool {
-        self.claimed
-            .0
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
     }
 
     /// Delivers by looking each outcome up: `deliver(seq, cookie, outcome)` at most `room` times.
@@ -299,7 +230,7 @@ impl Lane {
         }
         loop {
             let ledger = self.ledger();
-            let from = self.claimed();
+            let from = self.traffic().claimed();
             let submitted = self.submitted();
             let mut count = 0;
             for (index, seq) in (from + 1..=submitted).take(room).enumerate() {
@@ -309,7 +240,7 @@ impl Lane {
                 deliver(index, seq, self.rings.cookie(seq), outcome);
                 count = index + 1;
             }
-            if self.claim(from, from + count as u64) {
+            if self.traffic().claim(from, from + count as u64) {
                 if count == 0 && ledger.end.is_some() && from == submitted {
                     drop(ledger);
                     return Err(self.ending());
@@ -349,16 +280,28 @@ impl Lane {
         );
     }
 
-    /// Packets that the device may still run, with their sequence numbers. A quarantined lane's
-    /// count as such until the device is reset; a stopped one's are final.
-    pub(crate) fn unfinished(&self) -> std::ops::RangeInclusive<u64> {
-        let _ = self.look();
-        let ledger = self.ledger();
-        #[expect(clippy::reversed_empty_ranges, reason = "an empty range is meant")]
-        let none = 1..=0;
-        match (&ledger.end, &ledger.stop) {
-            (Some(End::Lost(_) | End::Stale), _) | (None, Some(_)) => none,
-            _ => self.seen() + 1..=self.submitted(),
+    /// Copies of the packets that the device may still run, with their sequence numbers. A
+    /// quarantined lane's count as such until the device is reset; a stopped one's are final.
+    pub(crate) fn unfinished(&self) -> Vec<(u64, Packet)> {
+        if self
+            .look()
+            .is_err_and(|error| matches!(error, Error::Forked))
+        {
+            return Vec::new();
         }
+        let ledger = self.ledger();
+        if let (Some(End::Lost(_) | End::Stale), _) | (None, Some(_)) = (&ledger.end, &ledger.stop)
+        {
+            return Vec::new();
+        }
+        // While the watermark is halted no slot is given back, so none of these is written to.
+        let seen = self.traffic().halt();
+        let packets = (seen + 1..=self.submitted())
+            .map(|seq| (seq, self.rings.packet(seq)))
+            .collect();
+        if ledger.end.is_none() {
+            self.traffic().release(seen);
+        }
+        packets
     }
 }

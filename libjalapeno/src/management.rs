@@ -150,7 +150,7 @@ impl Manager {
             generation,
             delivers: false,
         };
-        let lane = Lane::new(parts.rings, identity, device.doorbell(0)?, control);
+        let lane = Lane::new(parts.rings, identity, device.doorbell(0)?, control)?;
         let keeper = QueueZero {
             device: Arc::clone(device),
         };

@@ -286,6 +286,13 @@ impl Doorbell {
         }
     }
 
+    /// Where TAIL is, for the path of a command; `None` where it is relayed. `self` keeps it there.
+    pub(crate) fn tail_at(&self) -> Option<NonNull<u32>> {
+        // SAFETY: `open` found the page's words inside a live mapping; TAIL is aligned to 4.
+        self.page
+            .map(|page| unsafe { page.add(Tail::OFFSET as usize).cast() })
+    }
+
     /// Stores ARM: interrupt once when this sequence number is done; 0: never.
     #[inline]
     pub fn arm(&self, sequence: u64) {

@@ -164,7 +164,8 @@ pub(crate) fn play(depth_log2: u32, errors_log2: u32, delivers: bool) -> (Queue,
         identity,
         Doorbell::open(&bar, 0, 4096).unwrap(),
         Arc::clone(&asked) as Arc<dyn Control>,
-    );
+    )
+    .unwrap();
     let waker = Waker::new(vectors.get(0), None).unwrap();
     let queue = Queue::new(Arc::new(lane), Arc::new(waker), None);
     let played = Played {

@@ -8,9 +8,9 @@ use jalapeno_hw::queue::COMPLETION_STOPPED;
 
 use crate::completions::Completions;
 use crate::error::{Error, Result};
-use crate::lane::Lane;
+use crate::lane::{Lane, Way};
 use crate::ledger::End;
-use crate::order;
+use crate::ring::Stretch;
 use crate::units::Seq;
 use crate::waker::Waker;
 
@@ -23,11 +23,9 @@ const RESUME_TIME: Duration = Duration::from_secs(1);
 /// cancelled, and the device forgets the queue before its memory goes.
 #[derive(Debug)]
 pub struct Queue {
-    /// The last packet submitted.
-    last: u64,
-    /// The last packet that was found to fit.
-    room: u64,
-    lane: Arc<Lane>,
+    /// Free slots that were found before; `lane` keeps them.
+    stretch: Stretch,
+    lane: Way,
     completions: Completions,
     /// Lets the device forget the queue; runs after the lane ended.
     keeper: Option<Box<dyn Keeper>>,
@@ -44,10 +42,10 @@ pub(crate) trait Keeper: Send + Sync + std::fmt::Debug {
 impl Queue {
     pub(crate) fn new(lane: Arc<Lane>, waker: Arc<Waker>, keeper: Option<Box<dyn Keeper>>) -> Self {
         Self {
-            last: 0,
-            room: lane.rings().depth(),
+            // SAFETY: the first one, of an empty ring; `self` keeps the lane with its rings.
+            stretch: unsafe { lane.rings().stretch(0, lane.rings().depth()) },
             completions: Completions::new(Arc::clone(&lane), waker),
-            lane,
+            lane: Way::new(lane),
             keeper,
         }
     }
@@ -77,14 +75,14 @@ impl Queue {
     /// `Full`; `Stopped` after a failure; `Closed`, `Lost`, `Stale`, `Protocol`, `Forked`.
     #[inline]
     pub fn submit_one(&mut self, packet: &Packet) -> Result<Seq> {
-        let seq = self.last.wrapping_add(1);
-        if seq > self.room || !self.lane.is_running() {
-            return self.submit_slowly(std::slice::from_ref(packet));
+        let traffic = self.lane.traffic();
+        if let Some(tail) = traffic.tail()
+            && let Some(seq) = self.stretch.put_one(packet, traffic.submitted())
+        {
+            tail.store(seq);
+            return Ok(Seq(seq));
         }
-        self.lane.put(seq, packet);
-        self.last = seq;
-        self.ring();
-        Ok(Seq(seq))
+        self.submit_slowly(std::slice::from_ref(packet))
     }
 
     /// Submits all of `packets`, or none, with one doorbell; gives the last one's sequence number
@@ -94,42 +92,54 @@ impl Queue {
     /// As `submit_one`; `Invalid` for more packets than the ring holds.
     #[inline]
     pub fn submit(&mut self, packets: &[Packet]) -> Result<Seq> {
-        let last = self.last.wrapping_add(packets.len() as u64);
-        if last > self.room || !self.lane.is_running() {
-            return self.submit_slowly(packets);
+        let traffic = self.lane.traffic();
+        if let Some(tail) = traffic.tail()
+            && let Some(seq) = self.stretch.put_all(packets, traffic.submitted())
+        {
+            tail.store(seq);
+            return Ok(Seq(seq));
         }
-        self.put_all(packets);
-        Ok(Seq(last))
+        self.submit_slowly(packets)
     }
 
-    #[inline]
-    fn put_all(&mut self, packets: &[Packet]) {
-        let mut seq = self.last;
-        for packet in packets {
-            seq = seq.wrapping_add(1);
-            self.lane.put(seq, packet);
-        }
-        self.last = seq;
-        self.ring();
-    }
-
-    /// The room that was found before is used up, or the lane does not run.
+    /// The slots that were found before are used up, or the lane does not run.
     #[cold]
     #[inline(never)]
     fn submit_slowly(&mut self, packets: &[Packet]) -> Result<Seq> {
-        let last = self.last.wrapping_add(packets.len() as u64);
-        if !self.lane.is_running() || !self.find_room(last) {
+        let last = self.stretch.last().saturating_add(packets.len() as u64);
+        let looked = self.lane.look();
+        if looked.is_err() || !self.lane.is_running() || last > self.lane.room() {
             return Err(self.refuse(packets.len()));
         }
-        self.put_all(packets);
-        Ok(Seq(last))
+        let mut rest = packets;
+        loop {
+            self.find_stretch();
+            let fits = usize::try_from(self.stretch.left()).unwrap_or(usize::MAX);
+            let (now, later) = rest.split_at(fits.min(rest.len()));
+            self.stretch.put_all(now, self.lane.traffic().submitted());
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        self.ring();
+        if self.stretch.left() == 0 {
+            self.find_stretch();
+        }
+        Ok(Seq(self.stretch.last()))
     }
 
-    #[inline]
+    /// The slots behind the last packet.
+    fn find_stretch(&mut self) {
+        let room = self.lane.room();
+        // SAFETY: the old one is replaced; `self` keeps the lane with
+        // its rings, and is the one producer.
+        self.stretch = unsafe { self.lane.rings().stretch(self.stretch.last(), room) };
+    }
+
     fn ring(&self) {
-        order::before_doorbell();
         #[expect(clippy::cast_possible_truncation, reason = "TAIL is the low half")]
-        self.lane.doorbell().tail(self.last as u32);
+        self.lane.doorbell().tail(self.stretch.last() as u32);
     }
 
     #[cold]
@@ -141,13 +151,6 @@ impl Queue {
             };
         }
         self.lane.refusal()
-    }
-
-    /// Looks how far the ring is free; whether packet `last` fits.
-    fn find_room(&mut self, last: u64) -> bool {
-        let looked = self.lane.look();
-        self.room = self.lane.room();
-        looked.is_ok() && last <= self.room
     }
 
     /// Acknowledges a failure: the failed packet and those behind it are final, and the queue
@@ -179,14 +182,13 @@ impl Queue {
     /// A reset stopped the queue with nothing in flight, at a packet that does not exist yet.
     /// RESUME must lie beyond it, so a NOP takes its place and is cancelled.
     fn fill_gap(&mut self) -> Result<()> {
-        self.room = self.lane.room();
-        if self.last + 1 > self.room {
-            return Err(Error::Full);
-        }
+        self.find_stretch();
         let mut packet = Packet::ZERO;
         packet.header = header(Opcode::Nop, 0);
-        self.lane.put(self.last + 1, &packet);
-        self.last += 1;
+        let submitted = self.lane.traffic().submitted();
+        if self.stretch.put_one(&packet, submitted).is_none() {
+            return Err(Error::Full);
+        }
         self.ring();
         Ok(())
     }
@@ -235,7 +237,7 @@ impl Queue {
     /// `Late`, `NeedsReset`: go one level up and reset the device. Otherwise as `resume`.
     pub fn cancel(&mut self, timeout: Duration) -> Result<()> {
         match self.lane.look() {
-            Ok(seen) if seen == self.last => return Ok(()),
+            Ok(seen) if seen == self.stretch.last() => return Ok(()),
             Ok(_) => {}
             Err(Error::Stopped) => return self.resume(),
             Err(error) => return Err(error),
@@ -268,7 +270,7 @@ impl Drop for Queue {
         }
         self.completions.end();
         if let Some(keeper) = &self.keeper {
-            keeper.close(&self.lane);
+            keeper.close(self.lane.lane());
         }
     }
 }

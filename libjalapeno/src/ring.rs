@@ -140,7 +140,7 @@ impl Rings {
             errors_log2,
             keep: [ring, answers],
         };
-        rings.expect_record(0);
+        let _ = rings.expect_record(0);
         Ok(rings)
     }
 
@@ -174,30 +174,21 @@ impl Rings {
         unsafe { self.slots.add(at).cast().as_ref() }
     }
 
-    /// The validity bit of packet `seq`: set on the first lap, clear on the second, and so on.
-    #[inline]
-    fn validity(&self, seq: u64) -> u64 {
-        // This bit of the position is the lap's parity.
-        u64::from(seq.wrapping_sub(1) & self.depth == 0) << HEADER_VALID.trailing_zeros()
-    }
-
-    /// Writes packet `seq` up to its header, tells `submitted` that it exists, then stores the
-    /// header, by which the device may fetch it.
-    #[inline]
-    pub(crate) fn put(&self, seq: u64, packet: &Packet, submitted: &AtomicU64) {
-        let words: &[u64; PACKET_WORDS] = zerocopy::transmute_ref!(packet);
-        let slot = self.slot(seq);
-        slot[COOKIE_WORD].store(words[COOKIE_WORD], Ordering::Relaxed);
-        // SAFETY: words 2 to 7 of this slot, through their atomics' cells. The slot is free: the
-        // device does not look beyond the header, and within this process only `packet` reads
-        // these words, of packets that are not finished, which this is not yet.
-        unsafe {
-            let body = slot.as_ptr().cast::<u64>().cast_mut().add(BODY_WORD);
-            body.copy_from_nonoverlapping(words[BODY_WORD..].as_ptr(), PACKET_WORDS - BODY_WORD);
+    /// The free slots behind packet `last`, to the end of the ring's lap or to packet `room`.
+    ///
+    /// # Safety
+    /// The rings outlive what is given; slots up to packet `room` are free; the caller is the queue's
+    /// one producer, and uses an earlier stretch no more.
+    pub(crate) unsafe fn stretch(&self, last: u64, room: u64) -> Stretch {
+        let lap = last & !(self.depth - 1);
+        // Set on the first lap, clear on the second, and so on: this bit is the lap's parity.
+        let valid = last & self.depth == 0;
+        Stretch {
+            last,
+            end: room.min(lap + self.depth),
+            first: self.slots.as_ptr().wrapping_sub(shifted(lap)).cast(),
+            validity: u64::from(valid) << HEADER_VALID.trailing_zeros(),
         }
-        submitted.store(seq, Ordering::Release);
-        let header = words[0] & !HEADER_VALID | self.validity(seq);
-        slot[0].store(header, Ordering::Release);
     }
 
     /// The cookie of packet `seq`. Means something only while the slot is not given back.
@@ -206,8 +197,8 @@ impl Rings {
         self.slot(seq)[COOKIE_WORD].load(Ordering::Relaxed)
     }
 
-    /// A copy of packet `seq`, without its validity bit. May be torn where the slot is reused
-    /// meanwhile: the caller checks that afterwards.
+    /// A copy of packet `seq`, without its validity bit. The caller knows that it exists and holds
+    /// its slot: no watermark moves meanwhile.
     pub(crate) fn packet(&self, seq: u64) -> Packet {
         let slot = self.slot(seq);
         let mut words = [0; PACKET_WORDS];
@@ -219,16 +210,25 @@ impl Rings {
     }
 
     /// Notes which error record is due next.
-    pub(crate) fn expect_record(&self, index: u64) {
-        let first: *const AtomicU64 = &raw const self.record_words(index)[0];
+    pub(crate) fn expect_record(&self, index: u64) -> Absent {
+        let first = &self.record_words(index)[0];
         // Records are aligned to 64 bytes: bit 0 is free.
         let phase = usize::from(self.record_phase(index));
-        let due = first.cast_mut().cast::<u8>().map_addr(|at| at | phase);
+        let due = first.as_ptr().cast::<u8>().map_addr(|at| at | phase);
         self.due.store(due, Ordering::Release);
+        let stands = first.load(Ordering::Acquire);
+        Absent {
+            at: first.as_ptr(),
+            // Where it has come already, nothing stands for its absence.
+            value: if self.is_record_due() {
+                !stands
+            } else {
+                stands
+            },
+        }
     }
 
     /// Whether a record stands where the next one is due.
-    #[inline]
     pub(crate) fn is_record_due(&self) -> bool {
         let due = self.due.load(Ordering::Relaxed);
         let first = due.map_addr(|at| at & !1).cast::<u64>();
@@ -238,7 +238,6 @@ impl Rings {
         (first >> PHASE_SHIFT ^ due.addr() as u64) & 1 == 0
     }
 
-    #[inline]
     fn record_words(&self, index: u64) -> &[AtomicU64; RECORD_WORDS] {
         #[expect(clippy::cast_possible_truncation, reason = "at most 2^16 records")]
         let at = (index & (self.records() - 1)) as usize;
@@ -262,6 +261,114 @@ impl Rings {
     fn record_phase(&self, index: u64) -> bool {
         (index >> self.errors_log2) & 1 == 0
     }
+}
+
+/// The first word of the error record that is due next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Absent {
+    /// The word.
+    pub(crate) at: *mut u64,
+    /// Its value while the record is not there; any other may be the record.
+    pub(crate) value: u64,
+}
+
+/// Free slots of one lap: where the producer's next packets go, one behind the other.
+#[derive(Debug)]
+pub(crate) struct Stretch {
+    /// The last packet that was put.
+    last: u64,
+    /// The last that fits.
+    end: u64,
+    /// Where packet 1 would stand if this lap's slots had no beginning.
+    first: *mut AtomicU64,
+    /// The lap's validity bit, as it stands in a header.
+    validity: u64,
+}
+
+// SAFETY: a pointer into memory that its maker keeps, accessed through atomics only.
+unsafe impl Send for Stretch {}
+// SAFETY: as above.
+unsafe impl Sync for Stretch {}
+
+/// A count of packets in bytes of slots.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "64-bit architectures only")]
+const fn shifted(packets: u64) -> usize {
+    (packets << SLOT_SHIFT) as usize
+}
+
+impl Stretch {
+    /// The last packet that was put.
+    #[inline]
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// How many more fit.
+    #[inline]
+    pub(crate) fn left(&self) -> u64 {
+        self.end - self.last
+    }
+
+    /// Puts the next packet, if it fits, and gives its sequence number.
+    #[inline(always)]
+    pub(crate) fn put_one(&mut self, packet: &Packet, submitted: &AtomicU64) -> Option<u64> {
+        if self.last >= self.end {
+            return None;
+        }
+        let slot = self.first.wrapping_byte_add(shifted(self.last));
+        self.last = self.last.wrapping_add(1);
+        // SAFETY: packets behind `last` to `end` have free slots.
+        unsafe { put(slot, packet, self.validity, self.last, submitted) };
+        Some(self.last)
+    }
+
+    /// Puts the next packets, if all fit, and gives the last one's sequence number.
+    #[inline(always)]
+    pub(crate) fn put_all(&mut self, packets: &[Packet], submitted: &AtomicU64) -> Option<u64> {
+        if packets.len() as u64 > self.end - self.last {
+            return None;
+        }
+        let mut slot = self.first.wrapping_byte_add(shifted(self.last));
+        let mut seq = self.last;
+        let validity = self.validity;
+        for packet in packets {
+            seq = seq.wrapping_add(1);
+            // SAFETY: packets behind `last` to `end` have free slots.
+            unsafe { put(slot, packet, validity, seq, submitted) };
+            slot = slot.wrapping_byte_add(PACKET_BYTES);
+        }
+        self.last = seq;
+        Some(seq)
+    }
+}
+
+/// Writes a packet up to its header, tells `submitted` that it exists, then stores the header, by
+/// which the device may fetch it.
+///
+/// # Safety
+/// `slot` is a free slot of a ring, and the caller the queue's one producer.
+#[inline(always)]
+unsafe fn put(
+    slot: *mut AtomicU64,
+    packet: &Packet,
+    validity: u64,
+    seq: u64,
+    submitted: &AtomicU64,
+) {
+    let words: &[u64; PACKET_WORDS] = zerocopy::transmute_ref!(packet);
+    // SAFETY: the caller's promise; slots are 64-byte aligned.
+    let slot = unsafe { &*slot.cast::<[AtomicU64; PACKET_WORDS]>() };
+    // A reaper that is too slow may read the cookie of a slot that was given back.
+    slot[COOKIE_WORD].store(words[COOKIE_WORD], Ordering::Relaxed);
+    // SAFETY: words 2 to 7, through their atomics' cells. The device does not look beyond the
+    // header, and `Rings::packet` reads unfinished packets only, which this is not yet.
+    unsafe {
+        let body = slot.as_ptr().cast::<u64>().cast_mut().add(BODY_WORD);
+        body.copy_from_nonoverlapping(words[BODY_WORD..].as_ptr(), PACKET_WORDS - BODY_WORD);
+    }
+    submitted.store(seq, Ordering::Release);
+    slot[0].store(words[0] & !HEADER_VALID | validity, Ordering::Release);
 }
 
 /// Where FaultRecord.flags' phase bit lies in the record's first word.

@@ -197,7 +197,7 @@ impl Session {
             delivers: options.delivery == Delivery::Each,
         };
         let doorbell = core.device.doorbell(number.number)?;
-        let lane = Lane::new(parts.rings, identity, doorbell, core.manager.control());
+        let lane = Lane::new(parts.rings, identity, doorbell, core.manager.control())?;
         let lane = Arc::new(lane);
         if let Err(error) = core.manager.create(&create) {
             if !matches!(error, Error::Fault(_)) {

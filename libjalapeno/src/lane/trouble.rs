@@ -5,10 +5,13 @@ use std::sync::atomic::Ordering;
 use jalapeno_hw::faults::FaultCode;
 use jalapeno_hw::queue::COMPLETION_STOPPED;
 
-use super::{BARRED, ENDED, Lane, RUNNING, SEALED, STOPPED};
+use super::{ENDED, Lane, RUNNING, STOPPED};
 use crate::error::{Error, Fault, Result};
-use crate::error_ring::{self, Expected};
+use crate::error_ring::{self, Breach, Expected};
 use crate::ledger::{End, Ledger, Stop};
+
+/// What a device's word or record comes to.
+type Judged<T> = std::result::Result<T, Breach>;
 
 impl Lane {
     /// `look`, where something is unusual or another thread was faster.
@@ -28,40 +31,42 @@ impl Lane {
                 }
                 _ => return Err(self.ending()),
             }
-            let seen = self.seen.0.load(Ordering::Acquire);
-            let word = self.rings.word().load(Ordering::Acquire);
+            let Some(seen) = self.traffic().moving() else {
+                // Another thread is ending or stopping it: wait for that.
+                drop(self.ledger());
+                continue;
+            };
+            // Loaded after `seen`, so at least as new.
+            let word = self.word();
             if word == seen {
-                return Ok(seen & !SEALED);
-            }
-            if self.rings.is_record_due() || word & COMPLETION_STOPPED != 0 {
+                self.note_loss();
+                if self.is_running() {
+                    return Ok(seen);
+                }
+            } else if self.rings.is_record_due() || word & COMPLETION_STOPPED != 0 {
                 if let Some(word) = self.note_failure() {
                     return Ok(word);
                 }
-            } else if seen & SEALED == 0 {
-                self.advance(seen, word);
+            } else if let Some(breach) = self.breach(seen, word) {
+                self.end(End::Quarantined(breach));
+            } else if self.traffic().advance(seen, word) {
+                return Ok(word);
             }
         }
     }
 
-    /// Moves `seen` to a word that was loaded after it, or ends the lane if it cannot be.
-    fn advance(&self, seen: u64, word: u64) {
+    /// What is wrong with a word that was loaded after `seen`.
+    fn breach(&self, seen: u64, word: u64) -> Option<Breach> {
         let submitted = self.submitted();
         let queue = self.identity.number;
         if word < seen {
-            self.end(End::Quarantined((
-                FaultCode::SequenceBackwards,
-                format!("queue {queue} completed {word} after {seen}"),
-            )));
+            let what = format!("queue {queue} completed {word} after {seen}");
+            Some((FaultCode::SequenceBackwards, what))
         } else if word > submitted {
-            self.end(End::Quarantined((
-                FaultCode::SequenceBeyond,
-                format!("queue {queue} completed {word}, submitted were {submitted}"),
-            )));
+            let what = format!("queue {queue} completed {word}, submitted were {submitted}");
+            Some((FaultCode::SequenceBeyond, what))
         } else {
-            let _ = self
-                .seen
-                .0
-                .compare_exchange(seen, word, Ordering::AcqRel, Ordering::Relaxed);
+            None
         }
     }
 
@@ -74,7 +79,7 @@ impl Lane {
         else {
             return;
         };
-        let word = self.rings.word().load(Ordering::Acquire);
+        let word = self.word();
         drop(ledger);
         if word != (at - 1) | COMPLETION_STOPPED {
             self.end(End::Quarantined((
@@ -94,66 +99,55 @@ impl Lane {
         if self.state.load(Ordering::Acquire) != RUNNING {
             return None;
         }
-        let seen = self.seen.0.load(Ordering::Acquire);
-        let word = self.rings.word().load(Ordering::Acquire);
-        let stopped = word & COMPLETION_STOPPED != 0;
+        let told = self.read_failure(&mut ledger);
+        told.unwrap_or_else(|breach| {
+            self.end_with(&mut ledger, End::Quarantined(breach));
+            None
+        })
+    }
+
+    fn read_failure(&self, ledger: &mut Ledger) -> Judged<Option<u64>> {
+        // From here on nobody moves the watermark on the strength of an older word.
+        let seen = self.traffic().halt();
+        let word = self.word();
         let done = word & !COMPLETION_STOPPED;
-        let submitted = self.submitted();
-        if done < seen || done > submitted {
-            drop(ledger);
-            // `advance` says which, and ends the lane.
-            self.advance(seen, done);
-            return None;
+        if let Some(breach) = self.breach(seen, done) {
+            return Err(breach);
         }
         let expected = Expected {
             index: ledger.errors_read,
             queue: self.identity.number,
             generation: self.identity.generation,
             stopped_at: done + 1,
-            submitted,
+            submitted: self.submitted(),
         };
-        if !stopped {
+        if word & COMPLETION_STOPPED == 0 {
             // The record comes before the word. Until the word follows, completions up to the
             // failed packet count, and none beyond it.
-            match error_ring::foretold(&self.rings, &expected) {
-                Ok(failed) if failed > done => {
-                    self.seen.0.fetch_max(done, Ordering::AcqRel);
-                    return Some(done);
-                }
-                Ok(failed) => {
-                    let breach = (
-                        FaultCode::SequenceBeyond,
-                        format!(
-                            "queue {} completed {done}, past packet {failed} that failed",
-                            self.identity.number
-                        ),
-                    );
-                    self.end_with(&mut ledger, End::Quarantined(breach));
-                }
-                Err(breach) => self.end_with(&mut ledger, End::Quarantined(breach)),
+            let failed = error_ring::foretold(&self.rings, &expected)?;
+            if failed <= done {
+                let queue = expected.queue;
+                let what =
+                    format!("queue {queue} completed {done}, past packet {failed} that failed");
+                return Err((FaultCode::SequenceBeyond, what));
             }
-            return None;
+            self.traffic().release(done);
+            return Ok(Some(done));
         }
-        match error_ring::read(&self.rings, &expected) {
-            Ok(fault) => {
-                ledger.errors_read += 1;
-                self.rings.expect_record(ledger.errors_read);
-                self.seen.0.fetch_max(done, Ordering::AcqRel);
-                log::warn!(
-                    "queue {} stopped at packet {}: {fault}",
-                    self.identity.number,
-                    done + 1
-                );
-                ledger.stop = Some(Stop {
-                    at: done + 1,
-                    fault,
-                    resume: None,
-                });
-                self.enter(STOPPED, BARRED);
-            }
-            Err(breach) => self.end_with(&mut ledger, End::Quarantined(breach)),
-        }
-        None
+        let fault = error_ring::read(&self.rings, &expected)?;
+        let at = expected.stopped_at;
+        log::warn!("queue {} stopped at packet {at}: {fault}", expected.queue);
+        self.traffic().set_halted(done);
+        ledger.stop = Some(Stop {
+            at,
+            fault,
+            resume: None,
+        });
+        self.bar(STOPPED);
+        ledger.errors_read += 1;
+        let absent = self.rings.expect_record(ledger.errors_read);
+        self.traffic().expect_record(absent);
+        Ok(None)
     }
 
     /// Ends the lane; only the first end counts.
@@ -175,14 +169,14 @@ impl Lane {
             ),
             other => log::error!("queue {} ended: {}", self.identity.number, other.error()),
         }
+        self.traffic().halt();
         if let Some(stop) = ledger.stop.take()
             && stop.resume.is_none()
         {
             self.settle(ledger, &stop, self.submitted());
         }
         ledger.end = Some(end);
-        self.enter(ENDED, BARRED);
-        self.seen.0.fetch_or(SEALED, Ordering::AcqRel);
+        self.bar(ENDED);
     }
 
     /// The error of a lane that ended.
@@ -209,12 +203,12 @@ impl Lane {
             return; // a reset that hit nothing
         }
         let needed = if self.identity.delivers {
-            self.claimed()
+            self.traffic().claimed()
         } else {
             u64::MAX
         };
         ledger.settle(stop, last, needed);
-        self.troubled.store(last, Ordering::Release);
+        self.traffic().set_troubled(last);
     }
 
     /// The fault that the queue stands at.
@@ -248,8 +242,8 @@ impl Lane {
         if ledger.end.is_some() {
             return;
         }
-        self.seen.0.fetch_max(resume - 1, Ordering::AcqRel);
+        self.traffic().release(resume - 1);
         ledger.stop = None;
-        self.enter(RUNNING, self.mark.value());
+        self.run();
     }
 }
