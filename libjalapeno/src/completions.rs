@@ -10,6 +10,7 @@ use crate::ledger::End;
 use crate::units::Seq;
 use crate::waker::Waker;
 
+mod minder;
 mod wait;
 
 use wait::Shared;
@@ -27,8 +28,8 @@ impl Completions {
     pub(crate) fn new(lane: Arc<Lane>, waker: Arc<Waker>) -> Self {
         Self {
             delivers: lane.identity().delivers,
+            shared: Arc::new(Shared::new(Arc::clone(&lane), waker)),
             lane: Way::new(lane),
-            shared: Arc::new(Shared::new(waker)),
         }
     }
 

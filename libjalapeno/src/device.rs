@@ -26,6 +26,7 @@ use crate::transport::user::{self, User};
 use crate::transport::{CONFIG_REGION, Transport};
 use crate::units::{Generation, Uuid};
 
+mod drain;
 mod faults;
 mod reset;
 
@@ -89,9 +90,9 @@ struct Owner {
     hbm: Arc<Hbm>,
 }
 
-/// An open device. Thread-safe. Dropped: interrupts stop, bus mastering goes off, then the BARs
-/// and the connection are let go. What was made from it keeps its transport alive until its own
-/// memory is unmapped.
+/// An open device. Thread-safe. Dropped: it is drained, bus mastering goes off, interrupts stop,
+/// then the BARs and the connection are let go. What was made from it keeps its transport alive
+/// until its own memory is unmapped.
 #[derive(Debug)]
 pub struct Device {
     owner: Option<Owner>,
@@ -167,6 +168,7 @@ impl Device {
         };
         if owns {
             device.wait_ready()?;
+            device.lift_quiesce()?;
             info.features = device.accept_features()?;
             let owner = device.own(&info.capabilities)?;
             info.vectors = owner.vectors.count();
@@ -417,6 +419,9 @@ impl Drop for Device {
     fn drop(&mut self) {
         if self.owner.is_none() || !self.mark.is_ours() || self.transport.is_lost() {
             return;
+        }
+        if let Err(error) = self.drain() {
+            log::warn!("close {}: {error}", self.info.name);
         }
         if let Err(error) = master(&self.transport, false) {
             log::warn!("close {}: bus mastering stays on: {error}", self.info.name);

@@ -104,7 +104,9 @@ pub(crate) struct Manager {
 #[derive(Debug)]
 struct Turn {
     queue: Option<Queue>,
-    input: HostMemory,
+    /// A command neither ended nor could be cancelled: the device may still read `input`.
+    stuck: bool,
+    input: Arc<HostMemory>,
     /// Which queues exist, by number.
     taken: Vec<bool>,
 }
@@ -166,7 +168,8 @@ impl Manager {
             generation,
             turn: Mutex::new(Turn {
                 queue: Some(queue),
-                input,
+                stuck: false,
+                input: Arc::new(input),
                 taken,
             }),
         })
@@ -233,6 +236,11 @@ impl Manager {
                 what: "the session",
             });
         };
+        if turn.stuck && self.device.generation().0 == self.generation {
+            return Err(Error::NeedsReset {
+                why: "its queue 0 no longer answers",
+            });
+        }
         turn.input.write(0, input)?;
         let mut packet = Packet::ZERO;
         packet.header = header(Opcode::Manage, command.code());
@@ -244,7 +252,11 @@ impl Manager {
         match &done {
             Err(Error::Fault(_)) => queue.resume()?,
             // The input must not be written again while the device may still read it.
-            Err(Error::Late { .. }) => queue.cancel(within)?,
+            Err(Error::Late { .. }) => {
+                turn.stuck = true;
+                queue.cancel(within)?;
+                turn.stuck = false;
+            }
             _ => {}
         }
         done
@@ -253,8 +265,12 @@ impl Manager {
 
 impl Drop for Manager {
     fn drop(&mut self) {
+        let mut turn = self.turn();
         // Before its input goes: dropping the queue makes the device forget it.
-        drop(self.turn().queue.take());
+        drop(turn.queue.take());
+        if turn.stuck && self.device.generation().0 == self.generation {
+            std::mem::forget(Arc::clone(&turn.input));
+        }
     }
 }
 

@@ -83,6 +83,8 @@ pub(crate) struct Asked {
     pub(crate) kicks: AtomicU64,
     pub(crate) lost: AtomicBool,
     pub(crate) stale: AtomicBool,
+    /// Registers do not answer.
+    pub(crate) hangs: AtomicBool,
     /// What a kick does.
     pub(crate) on_kick: Mutex<Option<(Heap, u64)>>,
 }
@@ -97,6 +99,9 @@ impl Control for Asked {
         Ok(())
     }
     fn check(&self) -> Result<()> {
+        while self.hangs.load(Ordering::SeqCst) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         if self.stale.load(Ordering::SeqCst) {
             return Err(Error::Stale { what: "the device" });
         }

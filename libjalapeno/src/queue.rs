@@ -242,11 +242,11 @@ impl Queue {
             Err(Error::Stopped) => return self.resume(),
             Err(error) => return Err(error),
         }
+        let begin = Instant::now();
         match &self.keeper {
             Some(keeper) => keeper.reset(timeout)?,
             None => return self.lane.control().check(),
         }
-        let begin = Instant::now();
         loop {
             match self.lane.look() {
                 Err(Error::Stopped) => return self.resume(),
@@ -269,6 +269,7 @@ impl Drop for Queue {
             return; // a child of fork(): the queue is its parent's
         }
         self.completions.end();
+        self.completions.finish();
         if let Some(keeper) = &self.keeper {
             keeper.close(self.lane.lane());
         }

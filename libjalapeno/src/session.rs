@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use jalapeno_hw::queue::QueueCreate;
-use jalapeno_hw::regs::ResetLevel;
+use jalapeno_hw::regs::{Feature, ResetLevel};
 
 use crate::buffer::{Buffers, DeviceBuffer, Held, HostBuffer};
 use crate::clock::{Clock, monotonic_raw};
@@ -306,6 +306,9 @@ impl Core {
             })?),
             None => vectors.for_queue(queue),
         };
+        // Without ARM no queue interrupts: sleepers nap instead. Host interface 5.7.
+        let arms = self.device.info().features & 1 << Feature::Arm.code() != 0;
+        let vector = vector.filter(|_| arms);
         let key = vector.as_ref().map(|vector| vector.number());
         let mut wakers = self.lock(&self.wakers);
         if let Some(waker) = wakers.get(&key).and_then(Weak::upgrade) {

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Completions;
+use super::minder::Minder;
 use crate::error::{Error, Result};
-use crate::ledger::End;
+use crate::lane::Lane;
 use crate::order;
 use crate::units::Seq;
 use crate::waker::{Wake, Waker};
@@ -20,9 +21,7 @@ const SPIN: Duration = Duration::from_micros(20);
 const LOOKS: u32 = 32;
 /// Sleepers look for themselves this often, so that a missing interrupt or a lost doorbell is
 /// survived. Host interface 5.
-const BACKSTOP: Duration = Duration::from_millis(100);
-/// How long after ringing again progress is put down to the ringing.
-const RUNG_AGAIN: Duration = Duration::from_millis(3);
+pub(super) const BACKSTOP: Duration = Duration::from_millis(100);
 
 /// What the lane's waiters wait for.
 #[derive(Debug, Default)]
@@ -44,16 +43,15 @@ impl Awaited {
 pub(super) struct Shared {
     awaited: Mutex<Awaited>,
     waker: Arc<Waker>,
-    /// When the doorbell was last rung again.
-    kicked: Mutex<Instant>,
+    minder: Minder,
 }
 
 impl Shared {
-    pub(super) fn new(waker: Arc<Waker>) -> Self {
+    pub(super) fn new(lane: Arc<Lane>, waker: Arc<Waker>) -> Self {
         Self {
             awaited: Mutex::default(),
+            minder: Minder::new(lane, Arc::clone(&waker)),
             waker,
-            kicked: Mutex::new(Instant::now()),
         }
     }
 }
@@ -122,51 +120,18 @@ impl Completions {
                 if wake == Wake::Silence && left > BACKSTOP && waker.vector().is_some() {
                     self.lane.count_missing_interrupt();
                 }
+                self.shared.minder.credit();
                 return outcome;
             }
             if wake == Wake::Silence && left > BACKSTOP {
-                self.ring_again();
+                self.shared.minder.ask();
             }
         }
-    }
-
-    /// A backstop passed without an interrupt: is the device there, and did it hear the doorbell?
-    fn ring_again(&self) {
-        {
-            let mut kicked = self.lock(&self.shared.kicked);
-            if kicked.elapsed() < BACKSTOP {
-                return; // another waiter did
-            }
-            *kicked = Instant::now();
-        }
-        let control = self.lane.control();
-        match control.check() {
-            Err(Error::Lost { why }) => return self.lane.end(End::Lost(why)),
-            Err(Error::Stale { .. }) => return self.lane.end(End::Stale),
-            Err(error) => log::warn!("look after a silent device: {error}"),
-            Ok(()) => {}
-        }
-        let before = self.lane.seen();
-        if let Err(error) = control.kick(self.lane.identity().number) {
-            log::warn!("ring a doorbell again: {error}");
-            return;
-        }
-        let begin = Instant::now();
-        while begin.elapsed() < RUNG_AGAIN {
-            match self.lane.look() {
-                Ok(seen) if seen == before => std::thread::sleep(Duration::from_micros(50)),
-                Ok(_) => return self.lane.count_lost_doorbell(),
-                Err(_) => return,
-            }
-        }
-    }
-
-    fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> MutexGuard<'a, T> {
-        mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn awaited(&self) -> MutexGuard<'_, Awaited> {
-        self.lock(&self.shared.awaited)
+        let awaited = self.shared.awaited.lock();
+        awaited.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Arms the interrupt for the lowest sequence number that anyone awaits.
@@ -189,11 +154,12 @@ impl Completions {
         self.shared.waker.vector().map(|vector| vector.fd())
     }
 
-    /// Asks for an interrupt when `seq` is done or the queue stops. If that is so already, the
-    /// eventfd is readable at once.
+    /// Asks for an interrupt when `seq` is done or the queue stops. If that is so already, or the
+    /// queue has ended, the eventfd is readable at once. Keep a timeout beside it: an interrupt may
+    /// be lost, and a device that is gone sends none.
     ///
     /// # Errors
-    /// `Forked`, `Closed`.
+    /// `Forked`.
     pub fn arm(&self, seq: Seq) -> Result<()> {
         self.lane.check_fork()?;
         self.awaited().application = Some(seq.0);
@@ -204,6 +170,11 @@ impl Completions {
             self.shared.waker.wake_all();
         }
         Ok(())
+    }
+
+    /// Waits until no thread of the library asks after this queue any more.
+    pub(crate) fn finish(&self) {
+        self.shared.minder.finish();
     }
 
     pub(crate) fn wake_all(&self) {

@@ -1,5 +1,6 @@
 //! Stories of waits: interrupts, deadlines, and ends that come from elsewhere.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{NOW, reap};
@@ -86,6 +87,28 @@ fn a_lost_doorbell_is_rung_again() {
         .wait(seq, Some(Duration::from_secs(20)))
         .unwrap();
     assert_eq!(queue.completions().counters().doorbells_rung_again, 1);
+}
+
+#[test]
+fn waits_end_by_their_deadlines_though_registers_do_not_answer() {
+    let (mut queue, device) = play(2, 0, false);
+    let seq = queue.submit_one(&nop(1)).unwrap();
+    device.asked.hangs.store(true, Ordering::SeqCst);
+    for millis in [120, 250] {
+        let timeout = Duration::from_millis(millis);
+        let begin = Instant::now();
+        let late = queue.completions().wait(seq, Some(timeout)).unwrap_err();
+        assert!(matches!(late, Error::Late { .. }));
+        let over = begin.elapsed() - timeout;
+        assert!(over < Duration::from_millis(200), "{over:?} too late");
+    }
+    // Whoever asks learns that the device was reset, and tells the waiters.
+    device.asked.stale.store(true, Ordering::SeqCst);
+    let completions = queue.completions().clone();
+    let waiter = std::thread::spawn(move || completions.wait(seq, None));
+    device.asked.hangs.store(false, Ordering::SeqCst);
+    let ended = waiter.join().unwrap().unwrap_err();
+    assert!(matches!(ended, Error::Stale { .. }));
 }
 
 #[test]
