@@ -1,5 +1,6 @@
 //! Errors: what was tried, on what, why it failed, and what to do.
 
+use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
@@ -320,17 +321,15 @@ impl Error {
 
     /// What to do, for people; where possible the command that mends it.
     #[must_use]
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
         Some(match self {
-            Self::Permission { hint, .. } | Self::Memory { hint, .. } => hint.clone(),
+            Self::Permission { hint, .. } | Self::Memory { hint, .. } => hint.clone().into(),
             Self::NotFound { .. } => "jalctl list shows the devices there are; \
                 JALAPENO_DEVICES=vfio-user:PATH adds an emulated one"
                 .into(),
             Self::Busy {
                 holder: Some(pid), ..
-            } => {
-                format!("wait for process {pid} to end, or open the device as an observer")
-            }
+            } => format!("wait for process {pid} to end, or open the device as an observer").into(),
             Self::Busy { .. } => "jalctl ps names the holder; an observer can still open it".into(),
             Self::Lost { .. } => {
                 "check that the card or its emulator is there, then open it again".into()

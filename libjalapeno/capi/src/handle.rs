@@ -1,9 +1,9 @@
 //! Handles: kind, generation and index in 64 bits, looked up at every call.
 //!
-//! A slot's state is one atomic word {generation, open, occupied, calls inside}. A call enters by
-//! adding one to it and leaves by taking one away, so a lookup costs two atomic additions on the
-//! object's own cache line and no lock. Closing clears `open`, waits until the calls inside have
-//! left, and takes the object out; a slot's next object has the next generation.
+//! A slot's state is one atomic word {open, calls inside}. A call enters by adding one to it and
+//! leaves by taking one away, so a lookup costs two atomic additions on the object's own cache line
+//! and no lock. Closing clears `open`, waits until the calls inside have left, and takes the object
+//! out; a slot's next object has the next generation, and so another handle.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -19,10 +19,8 @@ const GENERATION_BITS: u32 = 36;
 const CHUNK: usize = 1024;
 const CHUNKS: usize = (1 << INDEX_BITS) / CHUNK;
 
-const INSIDE: u64 = (1 << 26) - 1;
-const OCCUPIED: u64 = 1 << 26;
-const OPEN: u64 = 1 << 27;
-const GENERATION_SHIFT: u32 = 28;
+const OPEN: u64 = 1 << 63;
+const INSIDE: u64 = OPEN - 1;
 
 /// How long a close waits for other threads' calls to leave; they are bounded themselves.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
@@ -67,8 +65,11 @@ impl Kind {
     }
 }
 
+#[repr(C, align(64))] // what a lookup touches shares no cache line with another object
 struct Slot<T> {
     state: AtomicU64,
+    /// The handle of the object that is here, or of the next one.
+    handle: AtomicU64,
     parent: AtomicU64,
     value: UnsafeCell<MaybeUninit<T>>,
 }
@@ -168,28 +169,24 @@ impl<T> Registry<T> {
         // nobody else writes it.
         unsafe { (*slot.value.get()).write(value) };
         slot.parent.store(parent, Ordering::Relaxed);
-        let state = slot.state.fetch_or(OPEN | OCCUPIED, Ordering::Release);
-        Ok(self.handle(index, state >> GENERATION_SHIFT))
+        slot.state.fetch_or(OPEN, Ordering::Release);
+        Ok(slot.handle.load(Ordering::Relaxed))
     }
 
     /// Enters the object behind a handle.
-    #[inline]
+    #[inline(always)]
     pub fn enter(&self, handle: u64) -> Result<Inside<'_, T>, Failure> {
         let Some(slot) = self.slot(handle & ((1 << INDEX_BITS) - 1)) else {
             return Err(self.refuse(handle));
         };
         let state = slot.state.fetch_add(1, Ordering::Acquire);
-        // Counted in from here on; dropped on refusal.
+        // Counted in from here on; out again on refusal.
         let inside = Inside { slot };
-        let wanted = (handle >> INDEX_BITS) & ((1 << GENERATION_BITS) - 1);
-        if handle >> 56 != u64::from(self.kind as u8)
-            || state >> GENERATION_SHIFT != wanted
-            || state & OPEN == 0
-        {
-            drop(inside);
-            return Err(self.refuse(handle));
+        if state & OPEN != 0 && slot.handle.load(Ordering::Relaxed) == handle {
+            return Ok(inside);
         }
-        Ok(inside)
+        drop(inside);
+        Err(self.refuse(handle))
     }
 
     /// Takes the object out: no call enters any more, `interrupt` ends the waits inside, and when
@@ -222,9 +219,9 @@ impl<T> Registry<T> {
             Ok(()) => {
                 let index = handle & ((1 << INDEX_BITS) - 1);
                 // The next object here has the next generation; 36 bits of them do not come round.
-                slot.state.fetch_and(!OCCUPIED, Ordering::AcqRel);
-                slot.state
-                    .fetch_add(1 << GENERATION_SHIFT, Ordering::AcqRel);
+                let next = (handle >> INDEX_BITS).wrapping_add(1) & ((1 << GENERATION_BITS) - 1);
+                slot.handle
+                    .store(self.handle(index, next), Ordering::Relaxed);
                 let mut free = self.free.lock().unwrap_or_else(|e| e.into_inner());
                 if let Ok(index) = u32::try_from(index) {
                     free.list.push(index);
@@ -248,15 +245,13 @@ impl<T> Registry<T> {
                 let slot = self.slot(u64::from(index))?;
                 let state = slot.state.load(Ordering::Acquire);
                 (state & OPEN != 0 && slot.parent.load(Ordering::Relaxed) == parent)
-                    .then(|| self.handle(index, state >> GENERATION_SHIFT))
+                    .then(|| slot.handle.load(Ordering::Relaxed))
             })
             .collect()
     }
 
-    fn handle(&self, index: u32, generation: u64) -> u64 {
-        u64::from(self.kind as u8) << 56
-            | (generation & ((1 << GENERATION_BITS) - 1)) << INDEX_BITS
-            | u64::from(index)
+    fn handle(&self, index: u64, generation: u64) -> u64 {
+        u64::from(self.kind as u8) << 56 | generation << INDEX_BITS | index
     }
 
     #[inline]
@@ -268,8 +263,9 @@ impl<T> Registry<T> {
     }
 
     fn grow(&self, chunk: usize) {
-        let slots: Box<[Slot<T>; CHUNK]> = Box::new(std::array::from_fn(|_| Slot {
-            state: AtomicU64::new(1 << GENERATION_SHIFT),
+        let slots: Box<[Slot<T>; CHUNK]> = Box::new(std::array::from_fn(|at| Slot {
+            state: AtomicU64::new(0),
+            handle: AtomicU64::new(self.handle((chunk * CHUNK + at) as u64, 1)),
             parent: AtomicU64::new(0),
             value: UnsafeCell::new(MaybeUninit::uninit()),
         }));

@@ -172,19 +172,30 @@ pub unsafe extern "C" fn jal_poll(queue: u64, sequence: *mut u64) -> i32 {
             return Err(Failure::null("sequence"));
         }
         let producer = QUEUES.enter(queue)?;
-        let polled = producer.completions.poll();
-        let seq = match &polled {
-            Ok(seq) => *seq,
-            Err(Error::Stopped) => producer.completions.completed(),
-            Err(_) => Seq(0),
+        let seq = match producer.completions.poll() {
+            Ok(seq) => seq,
+            // SAFETY: promised by the caller.
+            Err(error) => return Err(unsafe { poll_failed(&producer, error, sequence) }),
         };
-        if matches!(polled, Ok(_) | Err(Error::Stopped)) {
-            // SAFETY: not null, writable by the caller's promise.
-            unsafe { sequence.write(seq.0) };
-        }
-        polled?;
+        // SAFETY: not null, writable by the caller's promise.
+        unsafe { sequence.write(seq.0) };
         Ok(())
     })
+}
+
+/// A stopped queue gives its watermark all the same.
+///
+/// # Safety
+/// `sequence` is writable.
+#[cold]
+#[inline(never)]
+unsafe fn poll_failed(producer: &Producer, error: Error, sequence: *mut u64) -> Failure {
+    if matches!(error, Error::Stopped) {
+        let seq = producer.completions.completed();
+        // SAFETY: writable by the caller's promise.
+        unsafe { sequence.write(seq.0) };
+    }
+    error.into()
 }
 
 /// `jal_reap`.

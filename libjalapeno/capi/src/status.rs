@@ -1,145 +1,169 @@
 //! Statuses: what a call returns, and what this thread can ask about its last failure.
 
 use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, c_char};
+use std::fmt::{self, Display, Write};
+use std::num::NonZeroI32;
 
 use jalapeno::{Code, Error};
 
 /// Success.
 pub const OK: i32 = 0;
 
-/// A call's failure: a code, what happened, and what to do.
-#[derive(Debug)]
-pub struct Failure {
-    code: Code,
-    detail: String,
-    hint: String,
-}
+/// A call's failure: its status. What happened and what to do were kept for this thread when it was
+/// made, without an allocation, so that a full queue costs no more than it must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure(NonZeroI32);
 
 impl Failure {
+    /// Keeps a failure for this thread to ask about.
+    #[cold]
+    fn new(code: Code, detail: impl Display, hint: &str) -> Self {
+        // A thread that is being torn down has no storage left: the status alone must do.
+        let _ = LAST.try_with(|last| {
+            if let Ok(mut last) = last.try_borrow_mut() {
+                last.detail.set(detail);
+                last.hint.set(hint);
+            }
+        });
+        // Codes start at 1.
+        Self(NonZeroI32::new(-(code as i32)).unwrap_or(NonZeroI32::MIN))
+    }
+
     /// An argument is wrong.
     #[cold]
     #[must_use]
-    pub fn invalid(detail: impl Into<String>) -> Self {
-        Self {
-            code: Code::Invalid,
-            detail: detail.into(),
-            hint: String::new(),
-        }
+    pub fn invalid(detail: impl Display) -> Self {
+        Self::new(Code::Invalid, detail, "")
     }
 
     /// A pointer that must not be null is.
     #[cold]
     #[must_use]
     pub fn null(argument: &str) -> Self {
-        Self::invalid(format!("{argument} is null"))
+        Self::invalid(format_args!("{argument} is null"))
     }
 
     /// There is nothing to give.
     #[cold]
     #[must_use]
-    pub fn not_found(detail: impl Into<String>) -> Self {
-        Self {
-            code: Code::NotFound,
-            detail: detail.into(),
-            hint: String::new(),
-        }
+    pub fn not_found(detail: &str) -> Self {
+        Self::new(Code::NotFound, detail, "")
     }
 
     /// A handle is not what the call takes.
     #[cold]
     pub(crate) fn handle(wanted: &str, found: &str) -> Self {
-        Self {
-            code: Code::Handle,
-            detail: format!("the {wanted} handle is {found}"),
-            hint: "use a handle after it was made and before it, or its parent, is closed".into(),
-        }
+        Self::new(
+            Code::Handle,
+            format_args!("the {wanted} handle is {found}"),
+            "use a handle after it was made and before it, or its parent, is closed",
+        )
     }
 
     /// Whether the handle was at fault.
-    pub(crate) fn is_handle(&self) -> bool {
-        self.code == Code::Handle
+    pub(crate) fn is_handle(self) -> bool {
+        self.status() == -(Code::Handle as i32)
     }
 
     /// This device or system cannot.
     #[cold]
     pub(crate) fn unsupported(detail: &str) -> Self {
-        Self {
-            code: Code::Unsupported,
-            detail: detail.into(),
-            hint: String::new(),
-        }
+        Self::new(Code::Unsupported, detail, "")
     }
 
     #[cold]
     pub(crate) fn too_many(kind: &str) -> Self {
-        Self {
-            code: Code::Memory,
-            detail: format!("no {kind} handle is left (1048576 are open)"),
-            hint: "close handles that are not used any more".into(),
-        }
+        Self::new(
+            Code::Memory,
+            format_args!("no {kind} handle is left (1048576 are open)"),
+            "close handles that are not used any more",
+        )
     }
 
     #[cold]
     pub(crate) fn still_inside(kind: &str) -> Self {
-        Self {
-            code: Code::Busy,
-            detail: format!("other threads' calls did not leave the {kind} within 5 s"),
-            hint: "let the calls that use it end first".into(),
-        }
+        Self::new(
+            Code::Busy,
+            format_args!("other threads' calls did not leave the {kind} within 5 s"),
+            "let the calls that use it end first",
+        )
     }
 
     #[cold]
     pub(crate) fn panicked(what: &str) -> Self {
-        Self {
-            code: Code::Internal,
-            detail: format!("a fault inside the library: {what}"),
-            hint: "please report it with what the program did".into(),
-        }
+        Self::new(
+            Code::Internal,
+            format_args!("a fault inside the library: {what}"),
+            "please report it with what the program did",
+        )
     }
 
     /// Its status.
     #[must_use]
-    pub fn status(&self) -> i32 {
-        -(self.code as i32)
+    pub fn status(self) -> i32 {
+        self.0.get()
     }
 }
 
 impl From<Error> for Failure {
     #[cold]
     fn from(error: Error) -> Self {
-        Self {
-            code: error.code(),
-            detail: error.to_string(),
-            hint: error.hint().unwrap_or_default(),
+        let hint = error.hint().unwrap_or_default();
+        Self::new(error.code(), &error, &hint)
+    }
+}
+
+/// A text of bounded length, always zero-terminated.
+struct Text([u8; 1024]);
+
+impl Text {
+    const EMPTY: Self = Self([0; 1024]);
+
+    fn set(&mut self, what: impl Display) {
+        let mut pen = Pen {
+            text: self,
+            length: 0,
+        };
+        // What does not fit is cut off.
+        let _ = write!(pen, "{what}");
+        let end = pen.length;
+        self.0[end] = 0;
+    }
+
+    fn as_ptr(&self) -> *const c_char {
+        self.0.as_ptr().cast()
+    }
+}
+
+struct Pen<'a> {
+    text: &'a mut Text,
+    length: usize,
+}
+
+impl fmt::Write for Pen<'_> {
+    fn write_str(&mut self, words: &str) -> fmt::Result {
+        for letter in words.chars() {
+            let letter = if letter == '\0' { '?' } else { letter };
+            let room = &mut self.text.0[self.length..1023];
+            if room.len() < letter.len_utf8() {
+                return Err(fmt::Error);
+            }
+            self.length += letter.encode_utf8(room).len();
         }
+        Ok(())
     }
 }
 
 struct Last {
-    detail: CString,
-    hint: CString,
+    detail: Text,
+    hint: Text,
 }
 
 thread_local! {
-    static LAST: RefCell<Last> = RefCell::new(Last { detail: CString::default(), hint: CString::default() });
-}
-
-/// Keeps a failure for this thread to ask about, and gives its status.
-#[cold]
-pub(crate) fn keep(failure: Failure) -> i32 {
-    let status = failure.status();
-    let text = |s: String| CString::new(s.replace('\0', "?")).unwrap_or_default();
-    // A thread that is being torn down has no storage left: the status alone must do.
-    let _ = LAST.try_with(|last| {
-        if let Ok(mut last) = last.try_borrow_mut() {
-            *last = Last {
-                detail: text(failure.detail),
-                hint: text(failure.hint),
-            };
-        }
-    });
-    status
+    static LAST: RefCell<Last> = const {
+        RefCell::new(Last { detail: Text::EMPTY, hint: Text::EMPTY })
+    };
 }
 
 fn last(pick: impl Fn(&Last) -> *const c_char) -> *const c_char {
@@ -230,6 +254,22 @@ mod tests {
         }
         assert_eq!(words(-21), c"unknown status");
         assert_eq!(words(1), c"unknown status");
+    }
+
+    #[test]
+    fn a_long_detail_is_cut_at_a_letter_and_a_zero_in_it_is_shown() {
+        let text = |what: &str| {
+            let mut text = Text::EMPTY;
+            text.set(what);
+            CStr::from_bytes_until_nul(&text.0)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(text(&"ñ".repeat(2000)), "ñ".repeat(511));
+        assert_eq!(text("a\0b"), "a?b");
+        assert_eq!(text(""), "");
     }
 
     #[test]
