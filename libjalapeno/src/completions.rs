@@ -40,10 +40,16 @@ impl Completions {
     /// `Stale`, `Protocol`, `Forked`.
     #[inline]
     pub fn poll(&self) -> Result<Seq> {
-        match self.lane.traffic().glance() {
-            Some(seen) => Ok(Seq(seen)),
+        match self.poll_quickly() {
+            Some(seen) => Ok(seen),
             None => self.poll_closely(),
         }
+    }
+
+    /// `poll` where nothing is unusual, without a call on its way; `None`: `poll` says why.
+    #[inline(always)]
+    pub fn poll_quickly(&self) -> Option<Seq> {
+        self.lane.traffic().glance().map(Seq)
     }
 
     #[cold]
@@ -78,9 +84,10 @@ impl Completions {
         }
     }
 
-    /// `reap` where nothing is unusual; `None`: look each outcome up.
+    /// `reap` where nothing is unusual, without a call on its way; `None`: nothing was delivered,
+    /// and `reap` does it or says why not.
     #[inline(always)]
-    fn reap_quickly(&self, out: &mut [Completion]) -> Option<usize> {
+    pub fn reap_quickly(&self, out: &mut [Completion]) -> Option<usize> {
         if !self.delivers {
             return None;
         }

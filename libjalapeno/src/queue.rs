@@ -75,14 +75,21 @@ impl Queue {
     /// `Full`; `Stopped` after a failure; `Closed`, `Lost`, `Stale`, `Protocol`, `Forked`.
     #[inline]
     pub fn submit_one(&mut self, packet: &Packet) -> Result<Seq> {
-        let traffic = self.lane.traffic();
-        if let Some(tail) = traffic.tail()
-            && let Some(seq) = self.stretch.put_one(packet, traffic.submitted())
-        {
-            tail.store(seq);
-            return Ok(Seq(seq));
+        match self.submit_one_quickly(packet) {
+            Some(seq) => Ok(seq),
+            None => self.submit_slowly(std::slice::from_ref(packet)),
         }
-        self.submit_slowly(std::slice::from_ref(packet))
+    }
+
+    /// `submit_one` where nothing is unusual, without a call on its way; `None`: nothing was done,
+    /// and `submit_one` does it or says why not.
+    #[inline(always)]
+    pub fn submit_one_quickly(&mut self, packet: &Packet) -> Option<Seq> {
+        let traffic = self.lane.traffic();
+        let tail = traffic.tail()?;
+        let seq = self.stretch.put_one(packet, traffic.submitted())?;
+        tail.store(seq);
+        Some(Seq(seq))
     }
 
     /// Submits all of `packets`, or none, with one doorbell; gives the last one's sequence number
@@ -92,14 +99,20 @@ impl Queue {
     /// As `submit_one`; `Invalid` for more packets than the ring holds.
     #[inline]
     pub fn submit(&mut self, packets: &[Packet]) -> Result<Seq> {
-        let traffic = self.lane.traffic();
-        if let Some(tail) = traffic.tail()
-            && let Some(seq) = self.stretch.put_all(packets, traffic.submitted())
-        {
-            tail.store(seq);
-            return Ok(Seq(seq));
+        match self.submit_quickly(packets) {
+            Some(seq) => Ok(seq),
+            None => self.submit_slowly(packets),
         }
-        self.submit_slowly(packets)
+    }
+
+    /// `submit` where nothing is unusual; `None` as in `submit_one_quickly`.
+    #[inline(always)]
+    pub fn submit_quickly(&mut self, packets: &[Packet]) -> Option<Seq> {
+        let traffic = self.lane.traffic();
+        let tail = traffic.tail()?;
+        let seq = self.stretch.put_all(packets, traffic.submitted())?;
+        tail.store(seq);
+        Some(Seq(seq))
     }
 
     /// The slots that were found before are used up, or the lane does not run.

@@ -8,6 +8,7 @@
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ops::Deref;
+use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,8 +17,6 @@ use crate::status::Failure;
 
 const INDEX_BITS: u32 = 20;
 const GENERATION_BITS: u32 = 36;
-const CHUNK: usize = 1024;
-const CHUNKS: usize = (1 << INDEX_BITS) / CHUNK;
 
 const OPEN: u64 = 1 << 63;
 const INSIDE: u64 = OPEN - 1;
@@ -65,7 +64,8 @@ impl Kind {
     }
 }
 
-#[repr(C, align(64))] // what a lookup touches shares no cache line with another object
+// What a lookup touches shares no cache line with another object, and an index is a shift.
+#[repr(C, align(128))]
 struct Slot<T> {
     state: AtomicU64,
     /// The handle of the object that is here, or of the next one.
@@ -74,10 +74,11 @@ struct Slot<T> {
     value: UnsafeCell<MaybeUninit<T>>,
 }
 
-/// All objects of one kind.
-pub struct Registry<T> {
+/// All objects of one kind: at most `CHUNK` x `CHUNKS`, powers of two. One chunk is found without
+/// looking where it is.
+pub struct Registry<T, const CHUNK: usize = 1024, const CHUNKS: usize = 1024> {
     kind: Kind,
-    chunks: [AtomicPtr<[Slot<T>; CHUNK]>; CHUNKS],
+    chunks: [AtomicPtr<Slot<T>>; CHUNKS],
     free: Mutex<Free>,
 }
 
@@ -86,7 +87,7 @@ struct Free {
     next: u32,
 }
 
-impl<T> std::fmt::Debug for Registry<T> {
+impl<T, const CHUNK: usize, const CHUNKS: usize> std::fmt::Debug for Registry<T, CHUNK, CHUNKS> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Registry")
             .field("kind", &self.kind)
@@ -96,7 +97,10 @@ impl<T> std::fmt::Debug for Registry<T> {
 
 // SAFETY: a slot's value is written before `OPEN` is set with release, read only between enter and
 // leave, and taken only by the closer that found nobody inside; T itself may cross threads.
-unsafe impl<T: Send + Sync> Sync for Registry<T> {}
+unsafe impl<T: Send + Sync, const CHUNK: usize, const CHUNKS: usize> Sync
+    for Registry<T, CHUNK, CHUNKS>
+{
+}
 
 /// A call inside an object; leaves when dropped.
 #[derive(Debug)]
@@ -129,7 +133,9 @@ impl<T> Drop for Inside<'_, T> {
     }
 }
 
-impl<T> Registry<T> {
+impl<T, const CHUNK: usize, const CHUNKS: usize> Registry<T, CHUNK, CHUNKS> {
+    const INDEX: u64 = (CHUNK * CHUNKS - 1) as u64;
+
     /// An empty registry.
     #[must_use]
     pub const fn new(kind: Kind) -> Self {
@@ -150,7 +156,7 @@ impl<T> Registry<T> {
             match free.list.pop() {
                 Some(index) => index,
                 None if free.next as usize >= CHUNK * CHUNKS => {
-                    return Err(Failure::too_many(self.kind.name()));
+                    return Err(Failure::too_many(self.kind.name(), CHUNK * CHUNKS));
                 }
                 None => {
                     let index = free.next;
@@ -163,7 +169,7 @@ impl<T> Registry<T> {
             }
         };
         let Some(slot) = self.slot(u64::from(index)) else {
-            return Err(Failure::too_many(self.kind.name()));
+            return Err(Failure::too_many(self.kind.name(), CHUNK * CHUNKS));
         };
         // SAFETY: the index came from the free list, so this slot is neither open nor occupied and
         // nobody else writes it.
@@ -174,19 +180,23 @@ impl<T> Registry<T> {
     }
 
     /// Enters the object behind a handle.
-    #[inline(always)]
+    #[inline]
     pub fn enter(&self, handle: u64) -> Result<Inside<'_, T>, Failure> {
-        let Some(slot) = self.slot(handle & ((1 << INDEX_BITS) - 1)) else {
-            return Err(self.refuse(handle));
-        };
+        self.enter_quickly(handle)
+            .ok_or_else(|| self.refuse(handle))
+    }
+
+    /// `enter` without a call on its way; `None`: `enter` says why.
+    #[inline(always)]
+    pub fn enter_quickly(&self, handle: u64) -> Option<Inside<'_, T>> {
+        let slot = self.slot(handle)?;
         let state = slot.state.fetch_add(1, Ordering::Acquire);
         // Counted in from here on; out again on refusal.
         let inside = Inside { slot };
         if state & OPEN != 0 && slot.handle.load(Ordering::Relaxed) == handle {
-            return Ok(inside);
+            return Some(inside);
         }
-        drop(inside);
-        Err(self.refuse(handle))
+        None
     }
 
     /// Takes the object out: no call enters any more, `interrupt` ends the waits inside, and when
@@ -217,7 +227,7 @@ impl<T> Registry<T> {
         let value = unsafe { (*slot.value.get()).assume_init_read() };
         match close(value) {
             Ok(()) => {
-                let index = handle & ((1 << INDEX_BITS) - 1);
+                let index = handle & Self::INDEX;
                 // The next object here has the next generation; 36 bits of them do not come round.
                 let next = (handle >> INDEX_BITS).wrapping_add(1) & ((1 << GENERATION_BITS) - 1);
                 slot.handle
@@ -254,22 +264,28 @@ impl<T> Registry<T> {
         u64::from(self.kind as u8) << 56 | generation << INDEX_BITS | index
     }
 
-    #[inline]
-    fn slot(&self, index: u64) -> Option<&Slot<T>> {
-        let index = usize::try_from(index).ok()?;
-        let chunk = self.chunks.get(index / CHUNK)?.load(Ordering::Acquire);
-        // SAFETY: a chunk is null, or was leaked by `grow` fully made, and is never freed.
-        unsafe { chunk.as_ref() }.map(|slots| &slots[index % CHUNK])
+    /// The slot that a handle's, or a bare, index names. The handle itself is compared later.
+    #[inline(always)]
+    fn slot(&self, handle: u64) -> Option<&Slot<T>> {
+        #[expect(clippy::cast_possible_truncation, reason = "masked")]
+        let index = (handle & Self::INDEX) as usize;
+        let chunk = self.chunks[index / CHUNK].load(Ordering::Acquire);
+        let chunk = NonNull::new(chunk)?;
+        // SAFETY: a chunk was leaked by `grow` with all its slots made, and is never freed.
+        Some(unsafe { chunk.add(index % CHUNK).as_ref() })
     }
 
     fn grow(&self, chunk: usize) {
-        let slots: Box<[Slot<T>; CHUNK]> = Box::new(std::array::from_fn(|at| Slot {
-            state: AtomicU64::new(0),
-            handle: AtomicU64::new(self.handle((chunk * CHUNK + at) as u64, 1)),
-            parent: AtomicU64::new(0),
-            value: UnsafeCell::new(MaybeUninit::uninit()),
-        }));
-        self.chunks[chunk].store(Box::into_raw(slots), Ordering::Release);
+        let slots: Box<[Slot<T>]> = (0..CHUNK)
+            .map(|at| Slot {
+                state: AtomicU64::new(0),
+                handle: AtomicU64::new(self.handle((chunk * CHUNK + at) as u64, 1)),
+                parent: AtomicU64::new(0),
+                value: UnsafeCell::new(MaybeUninit::uninit()),
+            })
+            .collect();
+        let first = Box::leak(slots).as_mut_ptr();
+        self.chunks[chunk].store(first, Ordering::Release);
     }
 
     #[cold]
@@ -299,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_closed_handle_stays_stale_when_its_index_is_used_again() {
-        let registry = Registry::new(Kind::Queue);
+        let registry = Registry::<_>::new(Kind::Queue);
         let first = registry.insert(1, 0).unwrap();
         assert_eq!(*registry.enter(first).unwrap(), 1);
         assert!(closed(&registry, first));
@@ -312,7 +328,7 @@ mod tests {
 
     #[test]
     fn random_values_and_other_kinds_are_refused() {
-        let registry = Registry::new(Kind::Queue);
+        let registry = Registry::<_>::new(Kind::Queue);
         let good = registry.insert((), 0).unwrap();
         for bad in [
             0,
@@ -330,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_close_that_fails_leaves_the_handle_as_it_was() {
-        let registry = Registry::new(Kind::Buffer);
+        let registry = Registry::<_>::new(Kind::Buffer);
         let handle = registry.insert(7, 0).unwrap();
         assert_eq!(
             registry
@@ -350,7 +366,7 @@ mod tests {
             }
         }
         let dropped = Arc::new(AtomicUsize::new(0));
-        let registry = Registry::new(Kind::Fence);
+        let registry = Registry::<_>::new(Kind::Fence);
         for round in 0..200 {
             let handle = registry.insert(Counted(dropped.clone()), 9).unwrap();
             assert_eq!(registry.children(9), vec![handle]);
@@ -377,7 +393,7 @@ mod tests {
 
     #[test]
     fn a_close_ends_the_wait_of_a_call_inside() {
-        let registry = Registry::new(Kind::Queue);
+        let registry = Registry::<_>::new(Kind::Queue);
         let handle = registry.insert(AtomicUsize::new(0), 0).unwrap();
         std::thread::scope(|scope| {
             let entered = Arc::new(AtomicUsize::new(0));

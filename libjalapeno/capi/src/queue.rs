@@ -13,7 +13,7 @@ use crate::device::timeout;
 use crate::guard::call;
 use crate::registries::{Producer, QUEUES, SESSIONS, close_queue};
 use crate::sized;
-use crate::status::Failure;
+use crate::status::{Failure, OK};
 
 const COMPLETIONS: u32 = 1;
 
@@ -92,6 +92,9 @@ pub extern "C" fn jal_queue_destroy(queue: u64) -> i32 {
     call(|| close_queue(queue))
 }
 
+// The four functions of the command path come in two halves: the ordinary case, with no call and no
+// panic on its way, and everything else, which starts anew and says what is wrong.
+
 /// `jal_submit_one`.
 ///
 /// # Safety
@@ -102,17 +105,33 @@ pub unsafe extern "C" fn jal_submit_one(
     packet: *const Packet,
     sequence: *mut u64,
 ) -> i32 {
+    if !packet.is_null() && packet.is_aligned() && !sequence.is_null() {
+        // SAFETY: not null, aligned, readable by the caller's promise.
+        let packet = unsafe { &*packet };
+        if let Some(producer) = QUEUES.enter_quickly(queue)
+            && let Some(mut turn) = producer.turn_quickly()
+            && let Some(seq) = turn.submit_one_quickly(packet)
+        {
+            // SAFETY: not null, writable by the caller's promise.
+            unsafe { sequence.write(seq.0) };
+            return OK;
+        }
+    }
+    // SAFETY: promised by the caller.
+    unsafe { submit_one_slowly(queue, packet, sequence) }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn submit_one_slowly(queue: u64, packet: *const Packet, sequence: *mut u64) -> i32 {
     call(|| {
-        if packet.is_null() || sequence.is_null() {
-            return Err(Failure::null(if packet.is_null() {
-                "packet"
-            } else {
-                "sequence"
-            }));
+        if packet.is_null() {
+            return Err(Failure::null("packet"));
         }
-        if !packet.is_aligned() {
-            return Err(Failure::invalid("packet is not aligned to 8 bytes"));
+        if sequence.is_null() {
+            return Err(Failure::null("sequence"));
         }
+        aligned(packet, "packet")?;
         let producer = QUEUES.enter(queue)?;
         // SAFETY: not null, aligned, readable by the caller's promise.
         let seq = producer.turn().submit_one(unsafe { &*packet })?;
@@ -120,6 +139,18 @@ pub unsafe extern "C" fn jal_submit_one(
         unsafe { sequence.write(seq.0) };
         Ok(())
     })
+}
+
+/// No ring and no array of completions is longer.
+const COUNT_MAX: usize = 1 << 20;
+
+fn aligned<T>(pointer: *const T, name: &str) -> Result<(), Failure> {
+    if pointer.is_aligned() {
+        return Ok(());
+    }
+    Err(Failure::invalid(format_args!(
+        "{name} is not aligned to 8 bytes"
+    )))
 }
 
 /// `jal_submit`.
@@ -134,22 +165,48 @@ pub unsafe extern "C" fn jal_submit(
     element_size: usize,
     sequence: *mut u64,
 ) -> i32 {
+    if !packets.is_null()
+        && packets.is_aligned()
+        && !sequence.is_null()
+        && element_size == size_of::<Packet>()
+        && count <= COUNT_MAX
+    {
+        // SAFETY: not null, aligned, readable for `count` elements by the caller's promise.
+        let packets = unsafe { std::slice::from_raw_parts(packets, count) };
+        if let Some(producer) = QUEUES.enter_quickly(queue)
+            && let Some(mut turn) = producer.turn_quickly()
+            && let Some(seq) = turn.submit_quickly(packets)
+        {
+            // SAFETY: not null, writable by the caller's promise.
+            unsafe { sequence.write(seq.0) };
+            return OK;
+        }
+    }
+    // SAFETY: promised by the caller.
+    unsafe { submit_slowly(queue, packets, count, element_size, sequence) }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn submit_slowly(
+    queue: u64,
+    packets: *const Packet,
+    count: usize,
+    element_size: usize,
+    sequence: *mut u64,
+) -> i32 {
     call(|| {
-        if packets.is_null() || sequence.is_null() {
-            return Err(Failure::null(if packets.is_null() {
-                "packets"
-            } else {
-                "sequence"
-            }));
+        if packets.is_null() {
+            return Err(Failure::null("packets"));
         }
-        if !packets.is_aligned() {
-            return Err(Failure::invalid("packets is not aligned to 8 bytes"));
+        if sequence.is_null() {
+            return Err(Failure::null("sequence"));
         }
+        aligned(packets, "packets")?;
         sized::element_size::<Packet>(element_size)?;
-        if count > 1 << 20 {
-            return Err(Failure::invalid(format!(
-                "count is {count}: no ring is that long"
-            )));
+        if count > COUNT_MAX {
+            let what = format_args!("count is {count}: no ring is that long");
+            return Err(Failure::invalid(what));
         }
         let producer = QUEUES.enter(queue)?;
         // SAFETY: not null, aligned, readable for `count` elements by the caller's promise.
@@ -167,35 +224,40 @@ pub unsafe extern "C" fn jal_submit(
 /// As in jalapeno.h: `sequence` is writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jal_poll(queue: u64, sequence: *mut u64) -> i32 {
+    if !sequence.is_null()
+        && let Some(producer) = QUEUES.enter_quickly(queue)
+        && let Some(seq) = producer.completions.poll_quickly()
+    {
+        // SAFETY: not null, writable by the caller's promise.
+        unsafe { sequence.write(seq.0) };
+        return OK;
+    }
+    // SAFETY: promised by the caller.
+    unsafe { poll_slowly(queue, sequence) }
+}
+
+/// A stopped queue gives its watermark all the same.
+#[cold]
+#[inline(never)]
+unsafe fn poll_slowly(queue: u64, sequence: *mut u64) -> i32 {
     call(|| {
         if sequence.is_null() {
             return Err(Failure::null("sequence"));
         }
         let producer = QUEUES.enter(queue)?;
-        let seq = match producer.completions.poll() {
-            Ok(seq) => seq,
-            // SAFETY: promised by the caller.
-            Err(error) => return Err(unsafe { poll_failed(&producer, error, sequence) }),
+        let polled = producer.completions.poll();
+        let seq = match &polled {
+            Ok(seq) => Some(*seq),
+            Err(Error::Stopped) => Some(producer.completions.completed()),
+            Err(_) => None,
         };
-        // SAFETY: not null, writable by the caller's promise.
-        unsafe { sequence.write(seq.0) };
+        if let Some(seq) = seq {
+            // SAFETY: not null, writable by the caller's promise.
+            unsafe { sequence.write(seq.0) };
+        }
+        polled?;
         Ok(())
     })
-}
-
-/// A stopped queue gives its watermark all the same.
-///
-/// # Safety
-/// `sequence` is writable.
-#[cold]
-#[inline(never)]
-unsafe fn poll_failed(producer: &Producer, error: Error, sequence: *mut u64) -> Failure {
-    if matches!(error, Error::Stopped) {
-        let seq = producer.completions.completed();
-        // SAFETY: writable by the caller's promise.
-        unsafe { sequence.write(seq.0) };
-    }
-    error.into()
 }
 
 /// `jal_reap`.
@@ -210,19 +272,47 @@ pub unsafe extern "C" fn jal_reap(
     element_size: usize,
     count: *mut usize,
 ) -> i32 {
-    call(|| {
-        if out.is_null() || count.is_null() {
-            return Err(Failure::null(if out.is_null() { "out" } else { "count" }));
-        }
-        if !out.is_aligned() {
-            return Err(Failure::invalid("out is not aligned to 8 bytes"));
-        }
-        sized::element_size::<Completion>(element_size)?;
-        let capacity = capacity.min(1 << 20);
-        let producer = QUEUES.enter(queue)?;
+    if !out.is_null()
+        && out.is_aligned()
+        && !count.is_null()
+        && element_size == size_of::<Completion>()
+    {
         // SAFETY: not null, aligned, writable for `capacity` elements by the caller's promise;
         // nothing is read from an element before it is written.
-        let out = unsafe { std::slice::from_raw_parts_mut(out, capacity) };
+        let out = unsafe { std::slice::from_raw_parts_mut(out, capacity.min(COUNT_MAX)) };
+        if let Some(producer) = QUEUES.enter_quickly(queue)
+            && let Some(reaped) = producer.completions.reap_quickly(out)
+        {
+            // SAFETY: not null, writable by the caller's promise.
+            unsafe { count.write(reaped) };
+            return OK;
+        }
+    }
+    // SAFETY: promised by the caller.
+    unsafe { reap_slowly(queue, out, capacity, element_size, count) }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn reap_slowly(
+    queue: u64,
+    out: *mut Completion,
+    capacity: usize,
+    element_size: usize,
+    count: *mut usize,
+) -> i32 {
+    call(|| {
+        if out.is_null() {
+            return Err(Failure::null("out"));
+        }
+        if count.is_null() {
+            return Err(Failure::null("count"));
+        }
+        aligned(out, "out")?;
+        sized::element_size::<Completion>(element_size)?;
+        let producer = QUEUES.enter(queue)?;
+        // SAFETY: as in `jal_reap`.
+        let out = unsafe { std::slice::from_raw_parts_mut(out, capacity.min(COUNT_MAX)) };
         let reaped = producer.completions.reap(out)?;
         // SAFETY: not null, writable by the caller's promise.
         unsafe { count.write(reaped) };

@@ -68,14 +68,18 @@ impl Producer {
     /// Waits for a turn: others' calls that submit are short.
     #[inline]
     pub(crate) fn turn(&self) -> Turn<'_> {
-        while self.busy.swap(true, Ordering::Acquire) {
+        loop {
+            if let Some(turn) = self.turn_quickly() {
+                return turn;
+            }
             wait_a_little();
         }
-        Turn(self)
     }
 
-    pub(crate) fn into_queue(self) -> Queue {
-        self.queue.into_inner()
+    /// A turn, if nobody has one.
+    #[inline(always)]
+    pub(crate) fn turn_quickly(&self) -> Option<Turn<'_>> {
+        (!self.busy.swap(true, Ordering::Acquire)).then_some(Turn(self))
     }
 }
 
@@ -111,11 +115,15 @@ impl Drop for Turn<'_> {
 pub(crate) static DEVICES: Registry<Arc<Device>> = Registry::new(Kind::Device);
 pub(crate) static SESSIONS: Registry<Arc<Context>> = Registry::new(Kind::Session);
 pub(crate) static BUFFERS: Registry<Buffer> = Registry::new(Kind::Buffer);
-pub(crate) static QUEUES: Registry<Producer> = Registry::new(Kind::Queue);
+pub(crate) static QUEUES: Registry<Producer, 4096, 1> = Registry::new(Kind::Queue);
 pub(crate) static FENCES: Registry<Fence> = Registry::new(Kind::Fence);
 
 /// Closes one object: other threads' calls leave first, their waits ended by `interrupt`.
-fn close<T>(registry: &Registry<T>, handle: u64, interrupt: impl Fn(&T)) -> Result<(), Failure> {
+fn close<T, const CHUNK: usize, const CHUNKS: usize>(
+    registry: &Registry<T, CHUNK, CHUNKS>,
+    handle: u64,
+    interrupt: impl Fn(&T),
+) -> Result<(), Failure> {
     let gone = registry.remove(handle, interrupt, |value| {
         drop(value);
         Ok::<(), (T, std::convert::Infallible)>(())
@@ -127,17 +135,7 @@ fn close<T>(registry: &Registry<T>, handle: u64, interrupt: impl Fn(&T)) -> Resu
 
 /// Closes a queue; what is unfinished is cancelled.
 pub(crate) fn close_queue(handle: u64) -> Result<(), Failure> {
-    let gone = QUEUES.remove(
-        handle,
-        |producer| producer.completions.end(),
-        |producer| {
-            drop(producer.into_queue());
-            Ok::<(), (Producer, std::convert::Infallible)>(())
-        },
-    )?;
-    match gone {
-        Ok(()) => Ok(()),
-    }
+    close(&QUEUES, handle, |producer| producer.completions.end())
 }
 
 /// Closes a fence, unless an unfinished packet names it.

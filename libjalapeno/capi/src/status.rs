@@ -73,10 +73,10 @@ impl Failure {
     }
 
     #[cold]
-    pub(crate) fn too_many(kind: &str) -> Self {
+    pub(crate) fn too_many(kind: &str, most: usize) -> Self {
         Self::new(
             Code::Memory,
-            format_args!("no {kind} handle is left (1048576 are open)"),
+            format_args!("no {kind} handle is left ({most} are open)"),
             "close handles that are not used any more",
         )
     }
