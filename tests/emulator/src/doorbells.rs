@@ -34,11 +34,14 @@ impl Doorbells {
         let file = memfd_create(c"jalapeno-doorbells", flags)?;
         let length = i64::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
         nix::unistd::ftruncate(&file, length)?;
-        // The client holds this file: it must not be able to shrink it.
+        // The client holds this file: it must not be able to shrink it, nor to seal
+        // it against us and those after it.
         nix::fcntl::fcntl(
             &file,
             nix::fcntl::FcntlArg::F_ADD_SEALS(
-                nix::fcntl::SealFlag::F_SEAL_SHRINK | nix::fcntl::SealFlag::F_SEAL_GROW,
+                nix::fcntl::SealFlag::F_SEAL_SHRINK
+                    | nix::fcntl::SealFlag::F_SEAL_GROW
+                    | nix::fcntl::SealFlag::F_SEAL_SEAL,
             ),
         )?;
         let map = MmapOptions::new().len(bytes).map_raw(&file)?;

@@ -43,11 +43,14 @@ impl Hbm {
         let file = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         let length = i64::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
         nix::unistd::ftruncate(&file, length)?;
-        // A client holds this file through its window: it must not be able to shrink it.
+        // A client holds this file through its window: it must not be able to shrink it, nor to seal
+        // it against us and those after it.
         nix::fcntl::fcntl(
             &file,
             nix::fcntl::FcntlArg::F_ADD_SEALS(
-                nix::fcntl::SealFlag::F_SEAL_SHRINK | nix::fcntl::SealFlag::F_SEAL_GROW,
+                nix::fcntl::SealFlag::F_SEAL_SHRINK
+                    | nix::fcntl::SealFlag::F_SEAL_GROW
+                    | nix::fcntl::SealFlag::F_SEAL_SEAL,
             ),
         )?;
         let map = MmapOptions::new()

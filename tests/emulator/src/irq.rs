@@ -1,15 +1,17 @@
 //! Interrupts: eventfds that the owner gave, one a vector, triggered without ever blocking.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::write;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{read, write};
 
 #[derive(Debug, Default)]
 struct Vector {
-    eventfd: Option<OwnedFd>,
+    eventfd: Option<Arc<OwnedFd>>,
     masked: bool,
     pending: bool,
 }
@@ -35,20 +37,26 @@ impl Vectors {
         u32::try_from(self.with(|vectors| vectors.len())).unwrap_or(0)
     }
 
-    /// Delivers a vector to an eventfd, or to nobody.
+    /// Delivers a range of vectors to an eventfd each, or to nobody where there are none. All or
+    /// none: what is refused changes nothing.
     ///
     /// # Errors
-    /// EINVAL for a vector that is not there, or a descriptor that is not an eventfd.
-    pub fn assign(&self, vector: u32, eventfd: Option<OwnedFd>) -> Result<(), Errno> {
-        if let Some(fd) = &eventfd {
-            check(fd)?;
+    /// EINVAL for vectors that are not there, another number of descriptors, or one that is not an
+    /// eventfd.
+    pub fn assign(&self, range: Range<u32>, eventfds: Vec<OwnedFd>) -> Result<(), Errno> {
+        if !eventfds.is_empty() && eventfds.len() != range.len() {
+            return Err(Errno::EINVAL);
         }
+        eventfds.iter().try_for_each(check)?;
+        let range = range.start as usize..range.end as usize;
+        let mut eventfds = eventfds.into_iter().map(Arc::new);
         self.with(|vectors| {
-            let slot = vectors.get_mut(vector as usize).ok_or(Errno::EINVAL)?;
-            *slot = Vector {
-                eventfd,
-                ..Vector::default()
-            };
+            for slot in vectors.get_mut(range).ok_or(Errno::EINVAL)? {
+                *slot = Vector {
+                    eventfd: eventfds.next(),
+                    ..Vector::default()
+                };
+            }
             Ok(())
         })
     }
@@ -72,25 +80,34 @@ impl Vectors {
     /// Sends an interrupt; nothing where the vector is not enabled. A saturated eventfd is left as
     /// it is: it is readable already.
     pub fn fire(&self, vector: u32) {
-        self.with(|vectors| {
-            let Some(slot) = vectors.get_mut(vector as usize) else {
-                return;
-            };
+        let eventfd = self.with(|vectors| {
+            let slot = vectors.get_mut(vector as usize)?;
             if slot.masked {
                 slot.pending = true;
-            } else if let Some(eventfd) = &slot.eventfd {
-                let _ = write(eventfd.as_fd(), &1u64.to_ne_bytes());
+                return None;
             }
+            slot.eventfd.clone()
         });
+        // Outside the lock. It was made non-blocking, but the client shares that flag and can take
+        // it back: a saturated one is not written to at all.
+        if let Some(eventfd) = eventfd.filter(|eventfd| has_room(eventfd)) {
+            let _ = write(eventfd.as_fd(), &1u64.to_ne_bytes());
+        }
     }
 
     /// Disables all of them.
     pub fn clear(&self) {
-        self.with(|vectors| {
-            vectors
-                .iter_mut()
-                .for_each(|slot| *slot = Vector::default())
-        });
+        drop(self.take());
+    }
+
+    /// Disables all of them, and frees a writer that a client tricked into waiting: one that
+    /// saturated its eventfd, and made it blocking again, between our look at it and our write.
+    pub fn hush(&self) {
+        for eventfd in self.take() {
+            if !has_room(&eventfd) && check(&eventfd).is_ok() {
+                let _ = read(eventfd.as_fd(), &mut [0; 8]);
+            }
+        }
     }
 
     /// Vectors enabled now.
@@ -99,14 +116,26 @@ impl Vectors {
         self.with(|vectors| vectors.iter().filter(|slot| slot.eventfd.is_some()).count())
     }
 
+    fn take(&self) -> Vec<Arc<OwnedFd>> {
+        self.with(|vectors| {
+            let slots = vectors.iter_mut().map(std::mem::take);
+            slots.filter_map(|slot| slot.eventfd).collect()
+        })
+    }
+
     fn with<T>(&self, body: impl FnOnce(&mut Vec<Vector>) -> T) -> T {
         body(&mut self.vectors.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
+/// Whether a write of 1 would not have to wait.
+fn has_room(eventfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(eventfd.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut fds, PollTimeout::ZERO) == Ok(1)
+}
+
 /// An interrupt descriptor must be an eventfd; a pipe or socket of the client's could block us.
 fn check(fd: &OwnedFd) -> Result<(), Errno> {
-    use std::os::fd::AsRawFd;
     let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
         .map_err(|_| Errno::EINVAL)?;
     if link.as_os_str() != "anon_inode:[eventfd]" {
@@ -133,12 +162,12 @@ mod tests {
         let vectors = Vectors::new(2);
         let (ours, theirs) = eventfd();
         vectors.fire(1);
-        vectors.assign(1, Some(theirs)).unwrap();
+        vectors.assign(1..2, vec![theirs]).unwrap();
         vectors.fire(1);
         vectors.fire(1);
         vectors.fire(7);
         assert_eq!(ours.read(), Ok(2));
-        vectors.assign(1, None).unwrap();
+        vectors.assign(1..2, Vec::new()).unwrap();
         vectors.fire(1);
         assert_eq!(ours.read(), Err(Errno::EAGAIN));
     }
@@ -147,7 +176,7 @@ mod tests {
     fn what_fell_due_while_masked_comes_once_on_unmasking() {
         let vectors = Vectors::new(1);
         let (ours, theirs) = eventfd();
-        vectors.assign(0, Some(theirs)).unwrap();
+        vectors.assign(0..1, vec![theirs]).unwrap();
         vectors.mask(0, true).unwrap();
         vectors.fire(0);
         vectors.fire(0);
@@ -161,11 +190,11 @@ mod tests {
     fn a_pipe_is_no_eventfd_and_a_saturated_one_does_not_block() {
         let vectors = Vectors::new(1);
         let (_reader, writer) = nix::unistd::pipe().unwrap();
-        assert_eq!(vectors.assign(0, Some(writer)), Err(Errno::EINVAL));
+        assert_eq!(vectors.assign(0..1, vec![writer]), Err(Errno::EINVAL));
         let ours = EventFd::new().unwrap();
         ours.write(u64::MAX - 1).unwrap();
         vectors
-            .assign(0, Some(ours.as_fd().try_clone_to_owned().unwrap()))
+            .assign(0..1, vec![ours.as_fd().try_clone_to_owned().unwrap()])
             .unwrap();
         vectors.fire(0);
     }

@@ -1,20 +1,25 @@
 //! The reference device: a Jalapeño card in software, behind vfio-user.
 
+pub mod answer;
+pub mod asking;
 pub mod board;
 pub mod card;
 pub mod client;
 pub mod cradle;
 pub mod dma;
 pub mod doorbells;
+pub mod doorway;
 pub mod energy;
 pub mod engine;
 pub mod execute;
 pub mod fault_log;
 pub mod faults;
 pub mod gate;
+pub mod greeting;
 pub mod hbm;
 pub mod host;
 pub mod identity;
+pub mod interrupts;
 pub mod irq;
 pub mod kernels;
 mod launch;
@@ -23,9 +28,12 @@ pub mod memory;
 mod misbehave;
 pub mod pci;
 pub mod queue;
+pub mod regions;
 mod registers;
 mod resets;
+pub mod role;
 pub mod server;
+pub mod session;
 pub mod slot;
 pub mod span;
 pub mod stream;

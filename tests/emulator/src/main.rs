@@ -181,11 +181,9 @@ impl log::Log for Stderr {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        eprintln!(
-            "{}: {}",
-            record.level().as_str().to_lowercase(),
-            record.args()
-        );
+        let level = record.level().as_str().to_lowercase();
+        // Nobody may be reading.
+        let _ = writeln!(std::io::stderr(), "{level}: {}", record.args());
     }
 
     fn flush(&self) {}

@@ -3,36 +3,21 @@
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::client::Client;
+use crate::doorway::Doorway;
+use crate::role::Roles;
 use crate::slot::Slot;
 
-/// What a connection may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The one owner.
-    Owner,
-    /// The one owner, and nobody watches.
-    Exclusive,
-    /// A reader.
-    Observer,
-}
-
-impl Role {
-    /// Whether it owns the card.
-    #[must_use]
-    pub const fn owns(self) -> bool {
-        matches!(self, Self::Owner | Self::Exclusive)
-    }
-}
+/// Most clients at a time: each costs a thread and two descriptors.
+const GUESTS_MAX: usize = 256;
 
 /// A file that backs an area of a BAR.
 #[derive(Clone, Copy, Debug)]
@@ -72,13 +57,6 @@ pub trait Function: Send + Sync + Debug {
     fn reset(&self);
 }
 
-#[derive(Debug, Default)]
-struct Roles {
-    owner: Option<(u64, u32, Role)>,
-    observers: usize,
-    streams: Vec<(u64, UnixStream)>,
-}
-
 /// What the server's threads share.
 #[derive(Debug)]
 pub struct Shared {
@@ -86,57 +64,60 @@ pub struct Shared {
     pub function: Arc<dyn Function>,
     /// Its slot.
     pub slot: Arc<Slot>,
+    /// Who owns it, who watches.
+    pub roles: Arc<Roles>,
     /// Messages taken, by command (the last counts unknown ones).
     pub messages: [AtomicU64; 20],
-    roles: Mutex<Roles>,
-    ending: AtomicBool,
+    /// Everybody connected; `None` when the server ends.
+    guests: Mutex<Option<Guests>>,
+}
+
+/// Everybody connected, by number.
+type Guests = Vec<(u64, Arc<UnixStream>)>;
+
+/// An entry in the list of guests; dropping it strikes it off.
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    shared: Arc<Shared>,
 }
 
 impl Shared {
-    fn roles(&self) -> MutexGuard<'_, Roles> {
-        self.roles.lock().unwrap_or_else(PoisonError::into_inner)
+    fn guests(&self) -> MutexGuard<'_, Option<Guests>> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a role; false: the card has an owner, or one that wants nobody to watch.
-    pub fn take(&self, connection: u64, pid: u32, role: Role) -> bool {
-        let mut roles = self.roles();
-        let exclusive = matches!(roles.owner, Some((_, _, Role::Exclusive)));
-        match role {
-            Role::Observer if exclusive => return false,
-            Role::Observer => roles.observers += 1,
-            Role::Exclusive if roles.owner.is_some() || roles.observers > 0 => return false,
-            Role::Owner if roles.owner.is_some() => return false,
-            Role::Owner | Role::Exclusive => roles.owner = Some((connection, pid, role)),
-        }
-        true
+    fn is_ending(&self) -> bool {
+        self.guests().is_none()
     }
 
-    /// Gives a role back; an owner leaves nothing behind.
-    pub fn give_back(&self, connection: u64, role: Role) {
-        if role.owns() {
-            // First the engine is stopped, then its memory goes, then somebody else may own it.
-            self.function.reset();
-            self.slot.vacate();
+    /// Enters a guest; `None` when the house is full or closing.
+    fn enter(self: &Arc<Self>, number: u64, stream: &Arc<UnixStream>) -> Option<Entry> {
+        let mut guests = self.guests();
+        let guests = guests.as_mut()?;
+        if guests.len() >= GUESTS_MAX {
+            return None;
         }
-        let mut roles = self.roles();
-        match role {
-            Role::Observer => roles.observers = roles.observers.saturating_sub(1),
-            _ if roles.owner.is_some_and(|(owner, ..)| owner == connection) => roles.owner = None,
-            _ => {}
-        }
+        guests.push((number, stream.clone()));
+        Some(Entry {
+            number,
+            shared: self.clone(),
+        })
     }
+}
 
-    /// The owner's process.
-    #[must_use]
-    pub fn owner_pid(&self) -> Option<u32> {
-        self.roles().owner.map(|(_, pid, _)| pid)
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(guests) = self.shared.guests().as_mut() {
+            guests.retain(|(number, _)| *number != self.number);
+        }
     }
 }
 
 /// A running server; dropping it disconnects everyone and removes the socket.
 #[derive(Debug)]
 pub struct Server {
-    path: PathBuf,
+    doorway: Doorway,
     shared: Arc<Shared>,
     listener: OwnedFd,
     accepting: Option<JoinHandle<()>>,
@@ -146,17 +127,15 @@ impl Server {
     /// Serves a card on a socket. A stale socket is replaced; a live one is refused.
     ///
     /// # Errors
-    /// `AddrInUse` when somebody serves there, `AlreadyExists` for a file that is no socket, what
-    /// the kernel said otherwise.
+    /// As [`Doorway::open`].
     pub fn start(path: &Path, slot: Arc<Slot>, function: Arc<dyn Function>) -> io::Result<Self> {
-        clear_stale(path)?;
-        let listener = bind_private(path)?;
+        let (doorway, listener) = Doorway::open(path)?;
         let shared = Arc::new(Shared {
+            roles: Roles::new(function.clone(), slot.clone()),
             function,
             slot,
             messages: Default::default(),
-            roles: Mutex::default(),
-            ending: AtomicBool::new(false),
+            guests: Mutex::new(Some(Vec::new())),
         });
         let closing = listener.try_clone()?.into();
         let accepting = {
@@ -166,7 +145,7 @@ impl Server {
                 .spawn(move || accept(&listener, &shared))?
         };
         Ok(Self {
-            path: path.to_owned(),
+            doorway,
             shared,
             listener: closing,
             accepting: Some(accepting),
@@ -176,7 +155,7 @@ impl Server {
     /// Where it listens.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.doorway.path()
     }
 
     /// What its threads share.
@@ -188,55 +167,17 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shared.ending.store(true, Ordering::Release);
+        let guests = self.shared.guests().take();
         // Wakes the accepting thread with an error.
         let _ =
             nix::sys::socket::shutdown(self.listener.as_raw_fd(), nix::sys::socket::Shutdown::Both);
-        for (_, stream) in &self.shared.roles().streams {
+        for (_, stream) in guests.into_iter().flatten() {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
         if let Some(thread) = self.accepting.take() {
             let _ = thread.join();
         }
-        let _ = std::fs::remove_file(&self.path);
     }
-}
-
-fn clear_stale(path: &Path) -> io::Result<()> {
-    let Ok(there) = std::fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    if !there.file_type().is_socket() {
-        return Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "the path is taken by a file that is no socket",
-        ));
-    }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            "another emulator serves this socket",
-        )),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// A socket that nobody but its owner can ever have connected to.
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    // Bound under another name until its mode is right, so that there is no moment in between.
-    let hidden = path.with_extension(format!("{}.new", std::process::id()));
-    let _ = std::fs::remove_file(&hidden);
-    let listener = UnixListener::bind(&hidden)?;
-    let ready = std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o600))
-        .and_then(|()| std::fs::rename(&hidden, path));
-    if let Err(error) = ready {
-        let _ = std::fs::remove_file(&hidden);
-        return Err(error);
-    }
-    Ok(listener)
 }
 
 fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
@@ -244,7 +185,7 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
     for number in 1u64.. {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
-            Err(_) if shared.ending.load(Ordering::Acquire) => break,
+            Err(_) if shared.is_ending() => break,
             Err(error) => {
                 // Out of descriptors, perhaps: those that are connected go on.
                 log::warn!("accept: {error}");
@@ -252,21 +193,27 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
                 continue;
             }
         };
-        if shared.ending.load(Ordering::Acquire) {
+        if shared.is_ending() {
             break;
         }
         threads.retain(|thread| !thread.is_finished());
-        match welcome(stream, number, shared) {
+        match welcome(Arc::new(stream), number, shared) {
             Ok(thread) => threads.push(thread),
             Err(error) => log::warn!("a client was turned away: {error}"),
         }
     }
     for thread in threads {
-        let _ = thread.join();
+        if thread.join().is_err() {
+            log::error!("a client's thread ended by a panic");
+        }
     }
 }
 
-fn welcome(stream: UnixStream, number: u64, shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
+fn welcome(
+    stream: Arc<UnixStream>,
+    number: u64,
+    shared: &Arc<Shared>,
+) -> io::Result<JoinHandle<()>> {
     let peer = getsockopt(&stream, sockopt::PeerCredentials)?;
     let us = nix::unistd::geteuid().as_raw();
     if peer.uid() != us && peer.uid() != 0 {
@@ -276,14 +223,14 @@ fn welcome(stream: UnixStream, number: u64, shared: &Arc<Shared>) -> io::Result<
         ));
     }
     let pid = u32::try_from(peer.pid()).unwrap_or(0);
-    let client = Client::new(stream.try_clone()?, number, pid, shared.clone())?;
-    shared.roles().streams.push((number, stream));
-    let shared = shared.clone();
-    let thread = std::thread::Builder::new()
+    let entry = shared
+        .enter(number, &stream)
+        .ok_or_else(|| io::Error::other(format!("there are {GUESTS_MAX} clients already")))?;
+    let client = Client::new(stream, pid, shared.clone())?;
+    std::thread::Builder::new()
         .name(format!("client {pid}"))
         .spawn(move || {
+            let _entry = entry;
             client.serve();
-            shared.roles().streams.retain(|(other, _)| *other != number);
-        })?;
-    Ok(thread)
+        })
 }

@@ -126,14 +126,19 @@ impl Slot {
         self.set_master(false);
     }
 
+    /// Interrupts go nowhere any more, and none that is under way waits for the owner.
+    pub fn hush(&self) {
+        for vectors in [&self.msix, &self.err, &self.req] {
+            vectors.hush();
+        }
+    }
+
     /// Nothing of the owner's is left: memory, interrupts, bus mastering.
     pub fn vacate(&self) {
         self.reset_config();
         self.ask(None);
         self.unmap_all();
-        self.msix.clear();
-        self.err.clear();
-        self.req.clear();
+        self.hush();
     }
 
     fn config(&self) -> MutexGuard<'_, Config> {

@@ -2,23 +2,30 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jalapeno_wire as wire;
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{ControlMessage, MsgFlags, recvmsg, sendmsg};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Most data in one message.
 pub const TRANSFER_MAX: usize = 1 << 20;
-/// Largest message taken.
+/// Largest message taken from an owner.
 pub const MESSAGE_MAX: usize = TRANSFER_MAX + 4096;
+/// Largest message taken from anybody else, and so the largest greeting.
+pub const SMALL_MAX: usize = 64 << 10;
 /// Most descriptors in one message; QEMU 11.1 calls more than 16 malformed.
 pub const FDS_MAX: usize = 16;
-/// How long a message may take from its first byte to its last.
-const MESSAGE_TIME: Duration = Duration::from_secs(5);
+/// Room for the descriptors that the kernel lets anybody send at once (SCM_MAX_FD), so that it
+/// never keeps some back, and those that came are all closed.
+const FDS_SENT_MAX: usize = 253;
+/// How long a message may take from its first byte to its last, and a client to greet.
+pub const MESSAGE_TIME: Duration = Duration::from_secs(5);
 /// How long a reply may wait for room in the client's socket.
 const SEND_TIME: Duration = Duration::from_secs(2);
 
@@ -35,29 +42,45 @@ pub struct Message {
 /// The receiving side.
 #[derive(Debug)]
 pub struct Receiver {
-    stream: UnixStream,
+    stream: Arc<UnixStream>,
+    control: Vec<u8>,
     buffer: Vec<u8>,
-    filled: usize,
-    consumed: usize,
+    /// What of the buffer was received and not yet given out.
+    begin: usize,
+    end: usize,
+    largest: usize,
+    silent: Option<Instant>,
     /// Descriptors, with where in the buffer the bytes ended that they came with.
     fds: VecDeque<(usize, Vec<OwnedFd>)>,
 }
 
+fn broken(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
+}
+
 impl Receiver {
-    /// Listens to a client.
+    /// Listens to a client that is to greet: messages are small, and the first one is due.
     ///
     /// # Errors
-    /// What the kernel said to the socket's time-outs.
-    pub fn new(stream: UnixStream) -> io::Result<Self> {
+    /// What the kernel said to the socket's time-out.
+    pub fn new(stream: Arc<UnixStream>) -> io::Result<Self> {
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.set_write_timeout(Some(SEND_TIME))?;
         Ok(Self {
             stream,
+            control: nix::cmsg_space!([RawFd; FDS_SENT_MAX]),
             buffer: vec![0; 4096],
-            filled: 0,
-            consumed: 0,
+            begin: 0,
+            end: 0,
+            largest: SMALL_MAX,
+            silent: Some(Instant::now()),
             fds: VecDeque::new(),
         })
+    }
+
+    /// It has greeted: it may be silent from now on, and send messages so large.
+    pub fn greeted(&mut self, largest: usize) {
+        self.silent = None;
+        self.largest = largest;
     }
 
     /// The bytes of a message after its header.
@@ -72,99 +95,129 @@ impl Receiver {
     /// For a size that cannot be, too many descriptors, a message that is not finished in time:
     /// the stream is not in step any more and must be dropped.
     pub fn receive(&mut self) -> io::Result<Option<Message>> {
-        self.shift();
-        let mut begun: Option<Instant> = None;
+        let mut begun: Option<Instant> = self.silent;
         loop {
-            if let Ok((header, _)) = wire::Header::read_from_prefix(&self.buffer[..self.filled]) {
-                let bytes = header.bytes as usize;
-                if !(wire::HEADER_BYTES..=MESSAGE_MAX).contains(&bytes) {
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        format!("a message of {bytes} bytes"),
-                    ));
+            let here = &self.buffer[self.begin..self.end];
+            let mut wanted = wire::HEADER_BYTES;
+            if let Ok((header, _)) = wire::Header::read_from_prefix(here) {
+                wanted = header.bytes as usize;
+                if !(wire::HEADER_BYTES..=self.largest).contains(&wanted) {
+                    return Err(broken(format!("a message of {wanted} bytes")));
                 }
-                if self.filled >= bytes {
-                    self.consumed = bytes;
-                    return Ok(Some(Message {
-                        header,
-                        body: wire::HEADER_BYTES..bytes,
-                        fds: self.fds_until(bytes),
-                    }));
-                }
-                if self.buffer.len() < bytes {
-                    self.buffer.resize(bytes, 0);
+                if here.len() >= wanted {
+                    return Ok(Some(self.take(header)));
                 }
             }
-            if self.filled > 0 && begun.get_or_insert_with(Instant::now).elapsed() > MESSAGE_TIME {
+            if !here.is_empty() {
+                begun.get_or_insert_with(Instant::now);
+            }
+            if begun.is_some_and(|begun| begun.elapsed() > MESSAGE_TIME) {
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,
                     "an unfinished message",
                 ));
             }
+            self.make_room(wanted);
             if !self.more()? {
                 return Ok(None);
             }
         }
     }
 
-    fn shift(&mut self) {
-        self.buffer.copy_within(self.consumed..self.filled, 0);
-        self.filled -= self.consumed;
-        for (end, _) in &mut self.fds {
-            *end -= self.consumed;
-        }
-        self.consumed = 0;
-    }
-
-    /// Descriptors belong to the message in which the bytes end that they came with.
-    fn fds_until(&mut self, end: usize) -> Vec<OwnedFd> {
+    fn take(&mut self, header: wire::Header) -> Message {
+        let (body, end) = (
+            self.begin + wire::HEADER_BYTES,
+            self.begin + header.bytes as usize,
+        );
+        // Descriptors belong to the message in which the bytes end that they came with.
         let mut fds = Vec::new();
         while let Some((_, more)) = self.fds.pop_front_if(|(at, _)| *at <= end) {
             fds.extend(more);
         }
-        fds
+        self.begin = end;
+        Message {
+            header,
+            body: body..end,
+            fds,
+        }
+    }
+
+    /// Room for a whole message of so many bytes. What is there moves only when it must, so that
+    /// many small messages in a large buffer are not moved again and again.
+    fn make_room(&mut self, wanted: usize) {
+        if self.begin == self.end {
+            debug_assert!(self.fds.is_empty());
+            (self.begin, self.end) = (0, 0);
+        }
+        if self.begin + wanted > self.buffer.len() {
+            self.buffer.copy_within(self.begin..self.end, 0);
+            for (at, _) in &mut self.fds {
+                *at -= self.begin;
+            }
+            self.end -= self.begin;
+            self.begin = 0;
+            if self.buffer.len() < wanted {
+                self.buffer.resize(wanted, 0);
+            }
+        }
     }
 
     fn more(&mut self) -> io::Result<bool> {
-        let mut control = nix::cmsg_space!([RawFd; FDS_MAX]);
-        let mut into = [IoSliceMut::new(&mut self.buffer[self.filled..])];
-        match recvmsg::<()>(
+        self.control.fill(0);
+        let mut into = [IoSliceMut::new(&mut self.buffer[self.end..])];
+        let received = recvmsg::<()>(
             self.stream.as_raw_fd(),
             &mut into,
-            Some(&mut control),
+            Some(&mut self.control),
             MsgFlags::MSG_CMSG_CLOEXEC,
-        ) {
-            Ok(message) => {
-                let mut fds = Vec::new();
-                let truncated = message.flags.contains(MsgFlags::MSG_CTRUNC);
-                for control in message.cmsgs()? {
-                    if let ControlMessageOwned::ScmRights(raw) = control {
-                        // SAFETY: the kernel has just given us these descriptors; nobody else owns them.
-                        fds.extend(
-                            raw.into_iter()
-                                .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-                        );
-                    }
-                }
-                let count = message.bytes;
-                self.filled += count;
-                let held: usize = self.fds.iter().map(|(_, fds)| fds.len()).sum();
-                if truncated || held + fds.len() > FDS_MAX {
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "too many descriptors",
-                    ));
-                }
-                if !fds.is_empty() {
-                    self.fds.push_back((self.filled, fds));
-                }
-                Ok(count > 0)
-            }
-            Err(Errno::EINTR | Errno::EAGAIN) => Ok(true),
-            Err(Errno::ECONNRESET) => Ok(false),
-            Err(errno) => Err(errno.into()),
+        );
+        let (count, flags) = match received {
+            Ok(message) => (message.bytes, message.flags),
+            Err(Errno::EINTR | Errno::EAGAIN) => return Ok(true),
+            Err(Errno::ECONNRESET) => return Ok(false),
+            Err(errno) => return Err(errno.into()),
+        };
+        let fds = descriptors(&self.control);
+        self.end += count;
+        if flags.contains(MsgFlags::MSG_CTRUNC) {
+            return Err(broken("no room for its descriptors"));
         }
+        let held: usize = self.fds.iter().map(|(_, fds)| fds.len()).sum();
+        if held + fds.len() > FDS_MAX {
+            return Err(broken("too many descriptors"));
+        }
+        if !fds.is_empty() {
+            self.fds.push_back((self.end, fds));
+        }
+        Ok(count > 0)
     }
+}
+
+/// Takes the descriptors out of the control data that the kernel has just written.
+///
+/// By hand, because they must be taken, to be closed, also where the kernel had more to give than
+/// this process may hold, and there nix gives none. There is one control message at most: nothing
+/// but descriptors was asked for.
+fn descriptors(control: &[u8]) -> Vec<OwnedFd> {
+    let int = |at: usize| {
+        let bytes = control.get(at..).and_then(|rest| rest.first_chunk());
+        bytes.map_or(0, |bytes| i32::from_ne_bytes(*bytes))
+    };
+    // struct cmsghdr: its length (a machine word), level and type.
+    let head = size_of::<libc::cmsghdr>();
+    let length = control
+        .first_chunk()
+        .map_or(0, |bytes| usize::from_ne_bytes(*bytes));
+    let word = size_of::<usize>();
+    if (int(word), int(word + 4)) != (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+        return Vec::new();
+    }
+    let data = control.get(head..length).unwrap_or_default();
+    data.chunks_exact(size_of::<RawFd>())
+        .filter_map(|fd| fd.first_chunk().map(|fd| RawFd::from_ne_bytes(*fd)))
+        // SAFETY: the kernel has just given us these descriptors; nobody else owns them.
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+        .collect()
 }
 
 /// Sends one message, whole.
@@ -183,7 +236,7 @@ pub fn send(
         ..header
     };
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    let until = Instant::now() + SEND_TIME;
+    let mut until = None;
     let mut sent = 0;
     while sent < bytes {
         let mut skip = sent;
@@ -199,20 +252,30 @@ pub fn send(
         } else {
             &rights[..]
         };
-        match sendmsg::<()>(
-            stream.as_raw_fd(),
-            &left,
-            control,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        ) {
+        // Never asleep in the kernel for longer than this client may make us.
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        match sendmsg::<()>(stream.as_raw_fd(), &left, control, flags, None) {
             Ok(count) => sent += count,
             Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => {
+                let until = *until.get_or_insert_with(|| Instant::now() + SEND_TIME);
+                wait_for_room(stream, until)?;
+            }
             Err(errno) => return Err(errno.into()),
-        }
-        if sent < bytes && Instant::now() > until {
-            return Err(io::ErrorKind::TimedOut.into());
         }
     }
     Ok(())
+}
+
+fn wait_for_room(stream: &UnixStream, until: Instant) -> io::Result<()> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
+    let time = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+    match poll(&mut fds, time) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }

@@ -64,11 +64,14 @@ impl Copy {
         let file = memfd_create(c"jalapeno-telemetry", flags)?;
         let length = i64::try_from(FILE).map_err(|_| io::ErrorKind::InvalidInput)?;
         nix::unistd::ftruncate(&file, length)?;
-        // The client holds this file: it must not be able to shrink it.
+        // The client holds this file: it must not be able to shrink it, nor to seal
+        // it against us and those after it.
         nix::fcntl::fcntl(
             &file,
             nix::fcntl::FcntlArg::F_ADD_SEALS(
-                nix::fcntl::SealFlag::F_SEAL_SHRINK | nix::fcntl::SealFlag::F_SEAL_GROW,
+                nix::fcntl::SealFlag::F_SEAL_SHRINK
+                    | nix::fcntl::SealFlag::F_SEAL_GROW
+                    | nix::fcntl::SealFlag::F_SEAL_SEAL,
             ),
         )?;
         Ok(Self {

@@ -1,0 +1,160 @@
+//! Regions: what a client is told of them, what it maps, and its accesses to the rest.
+
+use jalapeno_wire as wire;
+use nix::errno::Errno;
+use zerocopy::IntoBytes;
+
+use crate::answer::{Answer, Answered, exactly, parse};
+use crate::pci::Effect;
+use crate::session::Session;
+use crate::stream::TRANSFER_MAX;
+
+/// Bytes of a reply with the one capability there is: mappable areas, one of them.
+const WITH_AREA: u32 = 64;
+
+impl Session {
+    /// A region's size; 0: there is no such region.
+    fn region_bytes(&self, region: u32) -> u64 {
+        match region {
+            wire::REGION_CONFIG => crate::pci::BYTES as u64,
+            bar => {
+                let bars = self.shared.function.bars();
+                bars.get(bar as usize).copied().unwrap_or(0)
+            }
+        }
+    }
+
+    /// DEVICE_GET_REGION_INFO.
+    pub(crate) fn region_info(&self, body: &[u8]) -> Answered {
+        let (ask, _) = parse::<wire::RegionInfo>(body)?;
+        if ask.argsz < 32 || ask.index >= wire::PCI_REGIONS {
+            return Err(Errno::EINVAL);
+        }
+        let bytes = self.region_bytes(ask.index);
+        let mut info = wire::RegionInfo {
+            argsz: 32,
+            index: ask.index,
+            bytes,
+            ..Default::default()
+        };
+        if bytes == 0 {
+            return Ok(Answer::of(&info));
+        }
+        info.flags = wire::REGION_READABLE;
+        if self.owns() {
+            info.flags |= wire::REGION_WRITABLE;
+        }
+        let function = &self.shared.function;
+        let (file, area) = match ask.index {
+            0 => (self.page.file(), function.page_area()),
+            bar => match function.backing(bar).filter(|_| self.owns()) {
+                Some(backing) => {
+                    info.offset = backing.offset;
+                    (backing.file, backing.area)
+                }
+                None => return Ok(Answer::of(&info)),
+            },
+        };
+        let file = Some(file.try_clone_to_owned().map_err(|_| Errno::EMFILE)?);
+        info.flags |= wire::REGION_MMAP;
+        if area == (0, bytes) {
+            return Ok(Answer {
+                file,
+                ..Answer::of(&info)
+            });
+        }
+        info.flags |= wire::REGION_CAPS;
+        info.argsz = WITH_AREA;
+        // Also in the short answer: QEMU 11.1 refuses a region that has capabilities at 0.
+        info.cap_offset = 32;
+        let data = if ask.argsz < info.argsz {
+            Vec::new()
+        } else {
+            sparse(area)
+        };
+        Ok(Answer {
+            data,
+            file,
+            ..Answer::of(&info)
+        })
+    }
+
+    /// REGION_READ, into `small` where that is large enough. Nothing is allocated there.
+    pub(crate) fn read_region<'a>(
+        &self,
+        body: &[u8],
+        small: &'a mut [u8],
+        large: &'a mut Vec<u8>,
+    ) -> Result<(wire::RegionAccess, &'a [u8]), Errno> {
+        let access = exactly::<wire::RegionAccess>(body)?;
+        self.check(&access)?;
+        let count = access.count as usize;
+        let data = if count <= small.len() {
+            &mut small[..count]
+        } else {
+            large.resize(count, 0);
+            large.as_mut_slice()
+        };
+        if access.region == wire::REGION_CONFIG {
+            let at = usize::try_from(access.offset).map_err(|_| Errno::EINVAL)?;
+            if !self.shared.slot.read_config(at, data) {
+                return Err(Errno::EINVAL);
+            }
+        } else {
+            let function = &self.shared.function;
+            function.read(access.region, access.offset, data);
+        }
+        Ok((access, data))
+    }
+
+    /// REGION_WRITE.
+    pub(crate) fn write_region(&self, body: &[u8]) -> Answered {
+        let (access, data) = parse::<wire::RegionAccess>(body)?;
+        self.check(&access)?;
+        if data.len() != access.count as usize {
+            return Err(Errno::EINVAL);
+        }
+        if access.region == wire::REGION_CONFIG {
+            let at = usize::try_from(access.offset).map_err(|_| Errno::EINVAL)?;
+            match self.shared.slot.write_config(at, data) {
+                Some(Effect::Reset) => self.reset(),
+                Some(Effect::None) => {}
+                None => return Err(Errno::EINVAL),
+            }
+        } else {
+            let function = &self.shared.function;
+            function.write(access.region, access.offset, data);
+        }
+        Ok(Answer::of(&access))
+    }
+
+    /// Whether an access is to a region that is there, inside it, and not too large.
+    fn check(&self, access: &wire::RegionAccess) -> Result<(), Errno> {
+        let bytes = self.region_bytes(access.region);
+        let end = access.offset.checked_add(u64::from(access.count));
+        let inside = bytes > 0 && end.is_some_and(|end| end <= bytes);
+        if inside && access.count as usize <= TRANSFER_MAX {
+            Ok(())
+        } else {
+            Err(Errno::EINVAL)
+        }
+    }
+}
+
+/// The capability that names the one area that can be mapped.
+fn sparse(area: (u64, u64)) -> Vec<u8> {
+    let cap = wire::CapHeader {
+        id: wire::CAP_SPARSE_MMAP,
+        version: 1,
+        next: 0,
+    };
+    let sparse = wire::SparseMmap {
+        areas: 1,
+        reserved: 0,
+    };
+    let area = wire::SparseArea {
+        offset: area.0,
+        bytes: area.1,
+    };
+    [cap.as_bytes(), sparse.as_bytes(), area.as_bytes()].concat()
+}

@@ -1,0 +1,9 @@
+//! Stories of the vfio-user server and its guests, good and bad.
+//!
+//! The peer here is written from the protocol's document, byte by byte: it shares no code with the
+//! server, nor with the library's transport.
+
+mod malformed;
+mod peer;
+mod program;
+mod roles;
