@@ -151,6 +151,7 @@ typedef struct jal_device_info {
     char backend[16];          /* vfio-user, vfio-group or vfio-cdev */
 } jal_device_info;
 
+/* Who the device is; the generation is the one that the handle stands for. */
 jal_status jal_device_get_info(jal_device device, jal_device_info *info);
 
 #define JAL_TELEMETRY_STALE 256u
@@ -225,13 +226,15 @@ jal_status jal_host_register(jal_session session, void *memory, uint64_t bytes, 
 /* Device memory (HBM), at least 256-byte aligned; its content is undefined. */
 jal_status jal_device_alloc(jal_session session, uint64_t bytes, jal_buffer *out);
 
+/* Where a buffer is, for the host and for packets, and what kind of memory it is. */
 jal_status jal_buffer_get_info(jal_buffer buffer, jal_buffer_info *info);
 
 /* Frees a buffer. BUSY while an unfinished packet names it: it stays as it is. */
 jal_status jal_buffer_free(jal_buffer buffer);
 
-/* Copy between the caller's memory and a buffer of either kind (through the device for device
- * memory) and return when done. For set-up and tests. Ranges beyond the buffer are INVALID. */
+/* jal_buffer_write() and jal_buffer_read() copy between the caller's memory and a buffer of either
+ * kind (through the device for device memory) and return when done. For set-up and tests. Ranges
+ * beyond the buffer are INVALID. */
 jal_status jal_buffer_write(jal_buffer buffer, uint64_t offset, const void *from, uint64_t bytes);
 jal_status jal_buffer_read(jal_buffer buffer, uint64_t offset, void *into, uint64_t bytes);
 
@@ -312,6 +315,7 @@ typedef struct jal_queue_counters {
     uint64_t interrupts_missed;    /* found done by the backstop instead */
 } jal_queue_counters;
 
+/* How the queue's jobs ended so far. Works on a stopped queue too. */
 jal_status jal_queue_get_counters(jal_queue queue, jal_queue_counters *out);
 
 /* ---- Timeline fences ------------------------------------------------------------------------ */
@@ -320,7 +324,9 @@ jal_status jal_queue_get_counters(jal_queue queue, jal_queue_counters *out);
 jal_status jal_fence_create(jal_session session, uint64_t initial, jal_fence *out);
 /* BUSY while an unfinished packet names it: it stays as it is. Ends other threads' waits. */
 jal_status jal_fence_destroy(jal_fence fence);
+/* The fence's address, as SIGNAL and WAIT packets name it. */
 jal_status jal_fence_address(jal_fence fence, uint64_t *address);
+/* Its value now. */
 jal_status jal_fence_value(jal_fence fence, uint64_t *value);
 /* Raises it from the host; a lower value does nothing. */
 jal_status jal_fence_signal(jal_fence fence, uint64_t value);

@@ -3,6 +3,7 @@
 mod fence;
 mod memory;
 mod open;
+mod quickstart;
 mod reset;
 mod trouble;
 mod watch;

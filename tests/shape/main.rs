@@ -1,7 +1,13 @@
-//! The rules of the house: headers, layouts and documents agree with what is declared.
+//! The rules of the house: floors, files, headers, layouts and documents agree with what is declared.
 
+mod abi;
 mod blessed;
 mod compiler;
+mod crates;
 mod document;
+mod files;
+mod floors;
 mod header;
 mod layout;
+mod tree;
+mod words;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use jalapeno_wire as wire;
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -366,7 +366,8 @@ impl Transport for User {
             options.map_raw_read_only(fd)
         };
         let map = map.map_err(|source| io_error("map a BAR of", &self.name, source))?;
-        dont_fork(&map);
+        // Out of children's reach: a forked process must not ring doorbells.
+        let _ = map.advise(Advice::DontFork);
         Ok(Arc::new(Mapping(map)))
     }
 
@@ -492,16 +493,6 @@ impl Transport for User {
             return true;
         }
         false
-    }
-}
-
-/// Keeps a device mapping out of children: a forked process must not ring doorbells.
-fn dont_fork(map: &MmapRaw) {
-    if let Some(at) = NonNull::new(map.as_mut_ptr().cast()) {
-        // SAFETY: the range is this mapping; the advice changes nothing in this process.
-        let _ = unsafe {
-            nix::sys::mman::madvise(at, map.len(), nix::sys::mman::MmapAdvise::MADV_DONTFORK)
-        };
     }
 }
 
