@@ -23,7 +23,7 @@ use crate::hbm::Hbm;
 use crate::irq::{Vector, Vectors};
 use crate::mmio::{Bar, Doorbell, until};
 use crate::transport::user::{self, User};
-use crate::transport::{CONFIG_REGION, Transport};
+use crate::transport::{CONFIG_REGION, Description, Transport};
 use crate::units::{Generation, Uuid};
 
 mod drain;
@@ -75,6 +75,8 @@ pub struct DeviceInfo {
     pub features: u64,
     /// Differs at every start of the firmware.
     pub boot_id: u64,
+    /// Who owned the device when this observer came; `None`: nobody, or that cannot be known.
+    pub owner_pid: Option<u32>,
     /// Interrupt vectors in use; 0 for an observer.
     pub vectors: u32,
     /// What the capability records say.
@@ -154,7 +156,7 @@ impl Device {
             master(&transport, true)?;
         }
         let registers = Arc::new(Bar::open(&transport, BAR_REGISTERS, BAR0_BYTES, owns)?);
-        let mut info = identify(&registers, name, transport.describe().backend)?;
+        let mut info = identify(&registers, name, transport.describe())?;
         let generation = registers.read::<GenerationRegister>()?.0;
         let mut device = Self {
             owner: None,
@@ -446,7 +448,7 @@ fn master(transport: &Arc<dyn Transport>, on: bool) -> Result<()> {
 }
 
 /// Reads who the device is, once; everything is checked here.
-fn identify(registers: &Bar, name: String, backend: &'static str) -> Result<DeviceInfo> {
+fn identify(registers: &Bar, name: String, reached: &Description) -> Result<DeviceInfo> {
     let magic = registers.read::<Magic>()?.0;
     if magic != MAGIC {
         return Err(Error::Protocol {
@@ -479,7 +481,7 @@ fn identify(registers: &Bar, name: String, backend: &'static str) -> Result<Devi
     uuid[8..].copy_from_slice(&registers.read::<UuidHigh>()?.0.to_le_bytes());
     Ok(DeviceInfo {
         name,
-        backend,
+        backend: reached.backend,
         platform: Platform::from_code(platform).ok_or(platform),
         uuid: Uuid(uuid),
         serial: registers.read::<Serial>()?.0,
@@ -487,6 +489,7 @@ fn identify(registers: &Bar, name: String, backend: &'static str) -> Result<Devi
         features_offered: registers.read::<FeaturesOffered>()?.0,
         features: 0,
         boot_id: registers.read::<BootId>()?.0,
+        owner_pid: reached.owner_pid,
         vectors: 0,
         capabilities,
     })

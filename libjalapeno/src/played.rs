@@ -144,6 +144,7 @@ pub(crate) fn play(depth_log2: u32, errors_log2: u32, delivers: bool) -> (Queue,
             page_bytes: 4096,
             needs_file: false,
             pins: false,
+            owner_pid: None,
         },
         doorbells: doorbells.clone(),
     });

@@ -38,6 +38,8 @@ pub struct Description {
     pub needs_file: bool,
     /// Mapped memory is pinned and counts against RLIMIT_MEMLOCK.
     pub pins: bool,
+    /// The process that owned the function when this observer came, where that is told.
+    pub owner_pid: Option<u32>,
 }
 
 /// A part of a BAR.

@@ -107,6 +107,7 @@ impl User {
                 page_bytes: 4096,
                 needs_file: true,
                 pins: false,
+                owner_pid: greeting.owner,
             },
             name,
             mark: ForkMark::here(),

@@ -1,0 +1,73 @@
+//! The commands: their names, their arguments, and who runs them.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::exit::{ALL, Exit, Problem};
+use crate::output::Format;
+
+mod emulate;
+mod explain;
+mod info;
+mod list;
+mod reset;
+
+/// Finds, watches, tests and resets Jalapeño cards.
+///
+/// Devices are named by UUID, PCI address, vfio-user:PATH, or their index in `jalctl list` (which
+/// may change: store UUIDs). JALAPENO_DEVICES adds devices, JALAPENO_VISIBLE_DEVICES narrows what
+/// is seen.
+#[derive(Debug, Parser)]
+#[command(name = "jalctl", version, disable_help_subcommand = true, after_long_help = exit_codes())]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What reporting commands have in common.
+#[derive(Debug, Args)]
+pub struct Reporting {
+    /// A device: UUID, PCI address, vfio-user:PATH or index; may be given several times. Default:
+    /// all there are
+    #[arg(short, long = "device", value_name = "DEVICE")]
+    pub devices: Vec<String>,
+    #[command(flatten)]
+    pub form: Form,
+}
+
+/// In which form a report is wanted.
+#[derive(Debug, Args)]
+pub struct Form {
+    /// The form of the report
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+    /// Print the JSON Schema of this command's report, and nothing else
+    #[arg(long)]
+    pub schema: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    List(list::Arguments),
+    Info(info::Arguments),
+    Explain(explain::Arguments),
+    Reset(reset::Arguments),
+    Emulate(emulate::Arguments),
+}
+
+fn exit_codes() -> String {
+    let lines = ALL.map(|(exit, words)| format!("  {:>2}  {words}\n", exit as u8));
+    format!("Exit codes, which never change:\n{}", lines.concat())
+}
+
+impl Cli {
+    /// Runs the command.
+    pub fn run(self) -> Result<Exit, Problem> {
+        match self.command {
+            Command::List(arguments) => list::run(&arguments),
+            Command::Info(arguments) => info::run(&arguments),
+            Command::Explain(arguments) => explain::run(&arguments),
+            Command::Reset(arguments) => reset::run(&arguments),
+            Command::Emulate(arguments) => emulate::run(&arguments),
+        }
+    }
+}

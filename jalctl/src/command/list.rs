@@ -1,0 +1,114 @@
+//! `jalctl list`: the devices there are. Disturbs no owner.
+
+use clap::Args;
+use jalapeno::{Device, Role, discover};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::command::Form;
+use crate::devices::{self, Outcome};
+use crate::exit::{Exit, Problem};
+use crate::output::{self, Report};
+
+/// Lists the devices there are.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    form: Form,
+}
+
+/// One device in brief.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Listed {
+    /// Its place in this list; may change: store the UUID.
+    index: usize,
+    product: String,
+    firmware: String,
+    /// vfio-user, vfio-group or vfio-cdev.
+    backend: String,
+    hbm_bytes: u64,
+    /// booting, ready, degraded, ...; null where the device gives an unknown number.
+    state: Option<String>,
+    /// Whether it is emulated.
+    emulated: bool,
+}
+
+impl Report for Listed {
+    const KEY: &'static str = "list";
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<Exit, Problem> {
+    if arguments.form.schema {
+        return output::schema::<Listed>().map(|()| Exit::Ok);
+    }
+    let outcomes: Vec<Outcome<Listed>> = discover::list()
+        .into_iter()
+        .enumerate()
+        .map(|(index, found)| Outcome {
+            uuid: found.uuid.map(|uuid| uuid.to_string()),
+            result: match found.problem {
+                Some(problem) => Err(problem.into()),
+                None => look(index, &found.name),
+            },
+            name: found.name,
+        })
+        .collect();
+    output::devices(arguments.form.output, &outcomes, table)?;
+    if outcomes.is_empty() {
+        eprintln!("no device: without a card, jalctl emulate -- COMMAND");
+    }
+    // A list with a broken device in it is still the list.
+    Ok(match devices::exit(&outcomes) {
+        Exit::Ok => Exit::Ok,
+        Exit::Partial => Exit::Partial,
+        other => other,
+    })
+}
+
+fn look(index: usize, name: &str) -> Result<Listed, Problem> {
+    let device = Device::open(name, Role::Observe)?;
+    let info = device.info();
+    Ok(Listed {
+        index,
+        product: info.capabilities.product.clone(),
+        firmware: info.capabilities.firmware.clone(),
+        backend: info.backend.into(),
+        hbm_bytes: info.capabilities.memory.hbm_bytes,
+        state: device.state()?.ok().map(|state| output::word(state.name())),
+        emulated: info.platform == Ok(jalapeno::hw::regs::Platform::Emulator),
+    })
+}
+
+fn table(outcomes: &[Outcome<Listed>]) -> String {
+    if outcomes.is_empty() {
+        return String::new();
+    }
+    let header = ["INDEX", "UUID", "STATE", "HBM", "PRODUCT", "NAME"];
+    let rows = outcomes.iter().enumerate().map(|(index, outcome)| {
+        let uuid = outcome.uuid.clone().unwrap_or_default();
+        match &outcome.result {
+            Ok(device) => [
+                index.to_string(),
+                uuid,
+                device.state.clone().unwrap_or_default(),
+                output::bytes(device.hbm_bytes),
+                format!(
+                    "{}{}",
+                    device.product,
+                    if device.emulated { " (emulated)" } else { "" }
+                ),
+                outcome.name.clone(),
+            ],
+            Err(problem) => [
+                index.to_string(),
+                uuid,
+                problem.code.clone(),
+                String::new(),
+                String::new(),
+                outcome.name.clone(),
+            ],
+        }
+    });
+    output::table(header, rows)
+}

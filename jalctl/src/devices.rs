@@ -1,0 +1,115 @@
+//! Which devices a command speaks to, and what became of each.
+
+use std::sync::Arc;
+
+use jalapeno::discover::{self, Found};
+use jalapeno::{Device, Role};
+
+use crate::exit::{Exit, Problem};
+
+/// A device with what a command found out about it, or why it could not.
+#[derive(Debug)]
+pub struct Outcome<T> {
+    /// What opens it.
+    pub name: String,
+    /// Its UUID, where it is known.
+    pub uuid: Option<String>,
+    /// The command's own part.
+    pub result: Result<T, Problem>,
+}
+
+/// The devices that were named, or all there are.
+pub fn chosen(names: &[String]) -> Result<Vec<String>, Problem> {
+    let found = discover::list();
+    if names.is_empty() {
+        if found.is_empty() {
+            return Err(none());
+        }
+        return Ok(found.into_iter().map(|device| device.name).collect());
+    }
+    names.iter().map(|name| resolve(name, &found)).collect()
+}
+
+/// The one device that was named, or the only one there is.
+pub fn only(names: &[String]) -> Result<String, Problem> {
+    match names {
+        [] => match chosen(names)?.as_slice() {
+            [one] => Ok(one.clone()),
+            several => Err(Problem::usage(
+                format!("there are {} devices: name one", several.len()),
+                "jalctl list shows them; choose with --device UUID",
+            )),
+        },
+        [name] => resolve(name, &discover::list()),
+        _ => Err(Problem::usage(
+            "this command takes one device",
+            "give --device once",
+        )),
+    }
+}
+
+/// An index counts the devices of `jalctl list`; everything else the library resolves.
+fn resolve(name: &str, found: &[Found]) -> Result<String, Problem> {
+    if let Ok(index) = name.parse::<usize>() {
+        return match found.get(index) {
+            Some(device) => Ok(device.name.clone()),
+            None if found.is_empty() => Err(none()),
+            None => Err(Problem {
+                code: "not-found".into(),
+                message: format!("no device has index {index}: there are {}", found.len()),
+                hint: Some("jalctl list shows the devices there are".into()),
+                exit: Exit::NoDevice,
+            }),
+        };
+    }
+    let uuid = name.to_ascii_lowercase();
+    let by_uuid = found
+        .iter()
+        .find(|device| device.uuid.is_some_and(|id| id.to_string() == uuid));
+    Ok(by_uuid.map_or_else(|| name.to_owned(), |device| device.name.clone()))
+}
+
+/// There is no device at all.
+fn none() -> Problem {
+    Problem {
+        code: "not-found".into(),
+        message: "no device: neither JALAPENO_DEVICES nor the PCI bus has one".into(),
+        hint: Some("without a card: jalctl emulate -- COMMAND".into()),
+        exit: Exit::NoDevice,
+    }
+}
+
+/// Opens each device as an observer, which disturbs no owner, and asks it.
+pub fn ask<T>(
+    names: &[String],
+    question: impl Fn(&Arc<Device>) -> jalapeno::Result<T>,
+) -> Vec<Outcome<T>> {
+    names
+        .iter()
+        .map(|name| match Device::open(name, Role::Observe) {
+            Ok(device) => Outcome {
+                name: device.info().name.clone(),
+                uuid: Some(device.info().uuid.to_string()),
+                result: question(&device).map_err(Problem::from),
+            },
+            Err(error) => Outcome {
+                name: name.clone(),
+                uuid: None,
+                result: Err(error.into()),
+            },
+        })
+        .collect()
+}
+
+/// How a command ends that asked several devices.
+pub fn exit<T>(outcomes: &[Outcome<T>]) -> Exit {
+    let failed: Vec<Exit> = outcomes
+        .iter()
+        .filter_map(|outcome| outcome.result.as_ref().err().map(|problem| problem.exit))
+        .collect();
+    match failed.first() {
+        None => Exit::Ok,
+        Some(_) if failed.len() < outcomes.len() => Exit::Partial,
+        Some(first) => *first,
+    }
+}
