@@ -5,5 +5,7 @@ mod memory;
 mod open;
 mod quickstart;
 mod reset;
+mod submit;
 mod trouble;
+mod wait;
 mod watch;

@@ -1,0 +1,216 @@
+//! The six invariants that hold after every fault: nothing lost, nothing twice, nothing left.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use jalapeno::completions::Counters;
+use jalapeno::error::Result;
+use jalapeno::{Completion, Completions};
+
+use crate::events;
+use crate::stage::{LET_GO, Stage};
+
+/// A wait ends by its deadline and this.
+pub const GRACE: Duration = Duration::from_millis(50);
+/// What the allocator may keep for itself.
+const KEPT: u64 = 2 << 20;
+
+/// What a process holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Held {
+    /// Descriptors, by what they lead to.
+    files: BTreeMap<String, usize>,
+    /// Mappings of shared memory.
+    maps: usize,
+    /// Bytes of its own memory that are resident.
+    resident: u64,
+    /// Bytes locked.
+    locked: u64,
+    /// Hugepages that nobody uses.
+    hugepages: u64,
+    /// The board's view: DMA regions, vectors, connections.
+    board: (usize, usize, usize),
+}
+
+impl Held {
+    fn now(stage: &Stage) -> Self {
+        let mut files = BTreeMap::new();
+        for entry in fs::read_dir("/proc/self/fd")
+            .expect("/proc/self/fd")
+            .flatten()
+        {
+            // The directory's own descriptor is gone by the time it is looked at.
+            if let Ok(link) = fs::read_link(entry.path()) {
+                let link = link.to_string_lossy();
+                let kind = link.split(':').next().unwrap_or_default().to_owned();
+                if !kind.starts_with("/proc/") {
+                    *files.entry(kind).or_default() += 1;
+                }
+            }
+        }
+        let maps = fs::read_to_string("/proc/self/maps").expect("/proc/self/maps");
+        let counters = stage.board().map(|board| board.counters());
+        Self {
+            files,
+            maps: maps.lines().filter(|line| line.contains("/memfd:")).count(),
+            resident: kib("/proc/self/status", "RssAnon:"),
+            locked: kib("/proc/self/status", "VmLck:"),
+            hugepages: kib("/proc/meminfo", "HugePages_Free:") / 1024,
+            board: counters.map_or((0, 0, 0), |c| (c.regions, c.vectors, c.connections)),
+        }
+    }
+
+    fn is_as_before(&self, before: &Self) -> bool {
+        let exactly = |held: &Self| (held.files.clone(), held.maps, held.locked, held.board);
+        exactly(self) == exactly(before)
+            && self.hugepages >= before.hugepages
+            && self.resident <= before.resident + KEPT
+    }
+}
+
+/// A field of a file of /proc, in bytes where it says kB.
+fn kib(file: &str, field: &str) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    number.unwrap_or(0) * 1024
+}
+
+/// What was there before a fault; what must be there again after it. For stories that play alone.
+#[derive(Debug)]
+pub struct Invariants {
+    before: Held,
+}
+
+impl Invariants {
+    /// The state to come back to.
+    #[must_use]
+    pub fn before(stage: &Stage) -> Self {
+        events::listen();
+        let _ = events::take();
+        Self {
+            before: Held::now(stage),
+        }
+    }
+
+    /// I4: descriptors, memory, mappings and hugepages are back within a second.
+    ///
+    /// # Panics
+    /// Where something is left.
+    pub fn nothing_is_left(&self, stage: &Stage) {
+        let begin = Instant::now();
+        loop {
+            let now = Held::now(stage);
+            if now.is_as_before(&self.before) {
+                return;
+            }
+            assert!(
+                begin.elapsed() < LET_GO,
+                "left behind: {now:#?}, before: {:#?}",
+                self.before
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// I5: the library named the event, and gives what it said.
+    ///
+    /// # Panics
+    /// Where it did not.
+    pub fn was_said(&self, name: &str) {
+        let said = events::take();
+        assert!(
+            said.iter().any(|line| line.contains(name)),
+            "{name} was not said: {said:?}"
+        );
+    }
+}
+
+/// I1: submitted = succeeded + failed + cancelled, and nothing is open.
+///
+/// # Panics
+/// Where a job is missing or counted twice.
+pub fn conserved(counters: &Counters) {
+    let ended = counters.succeeded + counters.failed + counters.cancelled;
+    assert_eq!(counters.submitted, ended, "{counters:?}");
+    assert_eq!(counters.unfinished, 0, "{counters:?}");
+}
+
+/// I2: every job's one end, as it was delivered.
+#[derive(Debug, Default)]
+pub struct Tally {
+    ends: BTreeMap<u64, Completion>,
+}
+
+impl Tally {
+    /// Takes what is there; what more there is to come is the error.
+    ///
+    /// # Errors
+    /// As `reap`.
+    ///
+    /// # Panics
+    /// Where a job ends twice.
+    pub fn reap(&mut self, completions: &Completions) -> Result<usize> {
+        let mut out = [Completion::EMPTY; 64];
+        let mut all = 0;
+        loop {
+            let count = completions.reap(&mut out)?;
+            all += count;
+            for end in &out[..count] {
+                let earlier = self.ends.insert(end.seq.0, *end);
+                assert_eq!(earlier, None, "a second end of job {}", end.seq.0);
+            }
+            if count == 0 {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Each job's end, in order.
+    pub fn ends(&self) -> impl Iterator<Item = &Completion> {
+        self.ends.values()
+    }
+
+    /// How many ended.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.ends.len() as u64
+    }
+
+    /// Every job from 1 to `last` ended, each with its own number as cookie.
+    ///
+    /// # Panics
+    /// Where one is missing.
+    pub fn is_whole(&self, last: u64) {
+        let seqs: Vec<_> = self.ends.keys().copied().collect();
+        assert_eq!(seqs, (1..=last).collect::<Vec<_>>());
+        for end in self.ends.values() {
+            assert_eq!(end.cookie, end.seq.0);
+        }
+    }
+}
+
+/// I6: runs a wait and gives what it gave and how long it took, less what the host's scheduler
+/// kept this thread from running.
+///
+/// # Panics
+/// Where it ends later than `limit` and a grace.
+pub fn punctual<T>(limit: Duration, wait: impl FnOnce() -> T) -> (T, Duration) {
+    let (begin, starved) = (Instant::now(), starved());
+    let outcome = wait();
+    let elapsed = begin.elapsed();
+    let took = elapsed.saturating_sub(self::starved().saturating_sub(starved));
+    assert!(
+        took <= limit + GRACE,
+        "a wait of {limit:?} took {took:?} ({elapsed:?} on the wall)"
+    );
+    (outcome, took)
+}
+
+/// How long this thread was ready to run and did not.
+fn starved() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = text.split_whitespace().nth(1);
+    Duration::from_nanos(nanos.and_then(|nanos| nanos.parse().ok()).unwrap_or(0))
+}

@@ -1,0 +1,199 @@
+//! The stage: the card that a story plays on, and how it is reached.
+//!
+//! Where `JALAPENO_DEVICES` names a card the stories play on that one, one after another. Otherwise
+//! each has a board of its own, in this process, which can misbehave on request.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jalapeno::device::{Device, Role};
+use jalapeno::error::{Error, Result};
+use jalapeno::session::{QueueOptions, Session};
+use jalapeno::{Delivery, Queue};
+use jalapeno_emulator::board::Board;
+use jalapeno_emulator::identity::Options;
+
+/// Long enough for anything that works, on a machine with better things to do.
+pub const SOON: Duration = Duration::from_secs(5);
+/// An owner that left is let go of within this.
+pub const LET_GO: Duration = Duration::from_secs(1);
+
+/// The one card that there is, when there is one, belongs to one story at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A small board: 64 MiB of HBM. It ends when it is dropped.
+#[must_use]
+pub fn board() -> Board {
+    board_with(|_| {})
+}
+
+/// A small board with something changed.
+#[must_use]
+pub fn board_with(change: impl FnOnce(&mut Options)) -> Board {
+    let mut options = Options {
+        hbm_bytes: 64 << 20,
+        resident_limit: 64 << 20,
+        threads: 1,
+        ..Options::default()
+    };
+    change(&mut options);
+    Board::start(options).expect("a board starts")
+}
+
+/// What `Device::open` takes to reach it.
+#[must_use]
+pub fn name(board: &Board) -> String {
+    format!("vfio-user:{}", board.path().display())
+}
+
+/// Opens it.
+///
+/// # Errors
+/// As `Device::open`.
+pub fn open(board: &Board, role: Role) -> Result<Arc<Device>> {
+    Device::open(&name(board), role)
+}
+
+/// The card of one story.
+#[derive(Debug)]
+pub struct Stage {
+    board: Option<Board>,
+    name: String,
+    _turn: Option<MutexGuard<'static, ()>>,
+}
+
+/// The card that the environment names.
+fn named() -> Option<String> {
+    let names = std::env::var("JALAPENO_DEVICES").ok()?;
+    let mut names = names.split(',').map(str::trim);
+    names.find(|name| !name.is_empty()).map(String::from)
+}
+
+/// The turn on the card that the environment names, where it names one.
+pub(crate) fn turn() -> Option<MutexGuard<'static, ()>> {
+    named().map(|_| TURN.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The card that the environment names, or a small board.
+#[must_use]
+pub fn stage() -> Stage {
+    match named() {
+        Some(name) => Stage {
+            board: None,
+            name,
+            _turn: turn(),
+        },
+        None => Stage::of(board()),
+    }
+}
+
+impl Stage {
+    /// A board of the story's own.
+    #[must_use]
+    pub fn of(board: Board) -> Self {
+        Self {
+            name: name(&board),
+            board: Some(board),
+            _turn: None,
+        }
+    }
+
+    /// A board that misbehaves on request; `None` where the stories play on a card that is there
+    /// already, and then the skip is noted.
+    #[must_use]
+    pub fn that_misbehaves(story: &str) -> Option<Self> {
+        let stage = stage();
+        if stage.board.is_none() {
+            skip(story, "needs a board that misbehaves on request");
+            return None;
+        }
+        Some(stage)
+    }
+
+    /// What `Device::open` takes.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The board, where it is in this process.
+    #[must_use]
+    pub fn board(&self) -> Option<&Board> {
+        self.board.as_ref()
+    }
+
+    /// The board of a stage that misbehaves.
+    #[must_use]
+    pub fn here(&self) -> &Board {
+        self.board.as_ref().expect("this stage has a board")
+    }
+
+    /// Kills the board, as `kill -9` would.
+    pub fn kill(mut self) {
+        if let Some(board) = self.board.take() {
+            board.kill();
+        }
+    }
+
+    /// Opens the card for computing. An owner that just left may still be let go of.
+    #[must_use]
+    pub fn open(&self) -> Arc<Device> {
+        let begin = Instant::now();
+        loop {
+            match Device::open(&self.name, Role::Compute) {
+                Err(Error::Busy { .. }) if begin.elapsed() < LET_GO => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                other => return other.expect("the card opens"),
+            }
+        }
+    }
+
+    /// A session on it.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        Session::new(&self.open()).expect("a session")
+    }
+}
+
+/// A queue of a depth whose completions are delivered one by one.
+///
+/// # Panics
+/// Where the device gives none.
+#[must_use]
+pub fn delivering(session: &Session, depth: u32) -> Queue {
+    let options = QueueOptions {
+        depth,
+        delivery: Delivery::Each,
+        ..QueueOptions::default()
+    };
+    session.queue(options).expect("a queue")
+}
+
+/// A queue of a depth that is waited for by sequence.
+///
+/// # Panics
+/// Where the device gives none.
+#[must_use]
+pub fn by_sequence(session: &Session, depth: u32) -> Queue {
+    let options = QueueOptions {
+        depth,
+        ..QueueOptions::default()
+    };
+    session.queue(options).expect("a queue")
+}
+
+/// Notes that a story does not play here, and why.
+pub fn skip(story: &str, reason: &str) {
+    let line = format!("{story}: {reason}\n");
+    print!("skip {line}");
+    if let Some(path) = std::env::var_os("JALAPENO_SKIPS") {
+        use std::io::Write;
+        let file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path);
+        let noted = file.and_then(|mut file| file.write_all(line.as_bytes()));
+        noted.expect("the skip is noted");
+    }
+}
