@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use jalapeno_hw::pci::{DEVICE, VENDOR};
 
@@ -25,6 +26,8 @@ pub struct Found {
     pub name: String,
     /// Its UUID, where it answered.
     pub uuid: Option<Uuid>,
+    /// The device, open as an observer, where it answered.
+    pub device: Option<Arc<Device>>,
     /// The kernel driver bound to it; PCI functions only.
     pub driver: Option<String>,
     /// Why it cannot be used, if so.
@@ -98,13 +101,14 @@ fn look(name: &str) -> Found {
             what: format!("JALAPENO_DEVICES has {name:?}: entries look like vfio-user:PATH"),
         })
     };
-    let (uuid, problem) = match opened {
-        Ok(device) => (Some(device.info().uuid), None),
+    let (device, problem) = match opened {
+        Ok(device) => (Some(device), None),
         Err(error) => (None, Some(error)),
     };
     Found {
         name: name.into(),
-        uuid,
+        uuid: device.as_ref().map(|device| device.info().uuid),
+        device,
         driver: None,
         problem,
     }
@@ -132,6 +136,7 @@ fn pci(root: &Path) -> Vec<Found> {
                 }),
                 name,
                 uuid: None,
+                device: None,
                 driver: driver
                     .and_then(|link| Some(link.file_name()?.to_string_lossy().into_owned())),
             })
@@ -209,6 +214,7 @@ mod tests {
 
     fn found(name: &str, uuid: Option<Uuid>) -> Found {
         Found {
+            device: None,
             name: name.into(),
             uuid,
             driver: None,

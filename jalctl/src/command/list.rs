@@ -1,7 +1,7 @@
 //! `jalctl list`: the devices there are. Disturbs no owner.
 
 use clap::Args;
-use jalapeno::{Device, Role, discover};
+use jalapeno::{Device, discover};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -47,9 +47,10 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Problem> {
         .enumerate()
         .map(|(index, found)| Outcome {
             uuid: found.uuid.map(|uuid| uuid.to_string()),
-            result: match found.problem {
-                Some(problem) => Err(problem.into()),
-                None => look(index, &found.name),
+            result: match (found.device, found.problem) {
+                (_, Some(problem)) => Err(problem.into()),
+                (Some(device), None) => look(index, &device),
+                (None, None) => Err(unopened(&found.name)),
             },
             name: found.name,
         })
@@ -66,8 +67,17 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Problem> {
     })
 }
 
-fn look(index: usize, name: &str) -> Result<Listed, Problem> {
-    let device = Device::open(name, Role::Observe)?;
+/// It is there, and this version of the library cannot look inside without becoming its owner.
+fn unopened(name: &str) -> Problem {
+    Problem {
+        code: "unsupported".into(),
+        message: format!("{name} cannot be looked at"),
+        hint: None,
+        exit: Exit::Unsupported,
+    }
+}
+
+fn look(index: usize, device: &Device) -> Result<Listed, Problem> {
     let info = device.info();
     Ok(Listed {
         index,

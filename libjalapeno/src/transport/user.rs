@@ -44,6 +44,7 @@ const HANDOVER_TIME: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct User {
     name: String,
+    owns: bool,
     mark: ForkMark,
     socket: Mutex<Socket>,
     lost: AtomicBool,
@@ -110,6 +111,7 @@ impl User {
                 owner_pid: greeting.owner,
             },
             name,
+            owns: role != Role::Observer,
             mark: ForkMark::here(),
             socket: Mutex::new(socket),
             lost: AtomicBool::new(false),
@@ -325,8 +327,8 @@ fn is_running(pid: u32) -> bool {
 
 impl Drop for User {
     fn drop(&mut self) {
-        // In a child of fork() the connection is its parent's.
-        if self.mark.check().is_ok() && !self.is_lost() {
+        // In a child of fork() the connection is its parent's. An observer holds nothing.
+        if self.owns && self.mark.check().is_ok() && !self.is_lost() {
             self.lock().leave();
         }
     }
