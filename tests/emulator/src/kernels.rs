@@ -4,17 +4,23 @@
 //! loads and stores of rows into private buffers only; no reference to them exists. Everything
 //! that can be refused is refused before the first store.
 
+mod copy;
 mod elementwise;
 mod matmul;
 mod normal;
+mod pace;
 mod rope;
 mod rows;
+mod rules;
 mod simd;
 mod tensor;
 
 pub use jalapeno_hw::kernels::{DType, KernelId};
+pub use pace::{Pulse, Undisturbed};
 pub use simd::Level;
-pub use tensor::{Operand, extent};
+pub use tensor::{Operand, extent, reach};
+
+use pace::{Pace, Threads};
 
 /// What a kernel did, for the model of time and energy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +33,7 @@ pub struct Work {
     pub bytes_written: u64,
 }
 
-/// Why a kernel was refused; nothing was stored.
+/// Why a kernel was refused, with nothing stored, or stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelError {
     /// The kernel is reserved.
@@ -79,12 +85,19 @@ pub enum KernelError {
         /// Which word.
         word: usize,
     },
+    /// A word that the kernel does not name is not zero.
+    Reserved {
+        /// Which word.
+        word: usize,
+    },
+    /// Its pulse stopped it; part of the destination may be stored.
+    Stopped,
 }
 
-/// The threads that large kernels run on.
+/// What kernels compute with: threads and instructions.
 #[derive(Debug)]
 pub struct Pool {
-    threads: Option<rayon::ThreadPool>,
+    threads: Threads,
     level: Level,
 }
 
@@ -92,14 +105,8 @@ impl Pool {
     /// So many threads; one runs everything where it is called.
     #[must_use]
     pub fn new(threads: usize) -> Self {
-        let build = || {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .ok()
-        };
         Self {
-            threads: (threads > 1).then(build).flatten(),
+            threads: Threads::new(threads),
             level: Level::detect(),
         }
     }
@@ -112,64 +119,42 @@ impl Pool {
             ..self
         }
     }
-
-    /// Runs `body` for ranges that cover `0..count`, on all threads when `cost` is worth it.
-    fn split(&self, count: usize, cost: u64, body: impl Fn(std::ops::Range<usize>) + Sync) {
-        match &self.threads {
-            Some(pool) if cost > 1 << 20 && count > 1 => {
-                let parts = pool.current_num_threads().min(count);
-                pool.scope(|scope| {
-                    for part in 0..parts {
-                        let range = count * part / parts..count * (part + 1) / parts;
-                        let body = &body;
-                        scope.spawn(move |_| body(range));
-                    }
-                });
-            }
-            _ => body(0..count),
-        }
-    }
 }
 
 /// Runs a kernel. Operand 0 is the destination.
 ///
 /// # Errors
-/// Why it was refused; nothing was stored then.
+/// Why it was refused; nothing was stored then. Or that its pulse stopped it.
 ///
 /// # Safety
 /// Every operand's extent lies in memory that may be read, and operand 0's in memory that may be
-/// written, for as long as this runs.
+/// written, for as long as this runs, except while the pulse has let it go.
 pub unsafe fn launch(
     kernel: KernelId,
     params: &[u32; 16],
     operands: &[Operand],
     pool: &Pool,
+    pulse: &dyn Pulse,
 ) -> Result<Work, KernelError> {
+    rules::unnamed(kernel, params)?;
+    if let Some(destination) = operands.first() {
+        destination.spread()?;
+    }
+    let pace = &Pace::new(pulse);
     match kernel {
-        KernelId::GetRows => rows::get(operands),
-        KernelId::SetRows => rows::set(operands),
-        KernelId::MulMat => matmul::run(operands, pool),
-        KernelId::RmsNorm => normal::rms_norm(params, operands),
-        KernelId::SoftMax => normal::soft_max(params, operands),
-        KernelId::Argmax => normal::argmax(operands),
-        KernelId::Rope => rope::run(params, operands),
-        KernelId::Add => elementwise::binary(operands, |a, b| a + b),
-        KernelId::Mul => elementwise::binary(operands, |a, b| a * b),
-        KernelId::Scale => elementwise::scale(params, operands),
-        KernelId::Silu => elementwise::silu(operands),
-        KernelId::Swiglu => elementwise::swiglu(params, operands),
-        KernelId::Copy => elementwise::copy(operands),
+        KernelId::GetRows => rows::get(operands, pace),
+        KernelId::SetRows => rows::set(operands, pace),
+        KernelId::MulMat => matmul::run(operands, pool, pace),
+        KernelId::RmsNorm => normal::rms_norm(params, operands, pace),
+        KernelId::SoftMax => normal::soft_max(params, operands, pace),
+        KernelId::Argmax => normal::argmax(operands, pace),
+        KernelId::Rope => rope::run(params, operands, pace),
+        KernelId::Add => elementwise::binary(operands, pace, |a, b| a + b),
+        KernelId::Mul => elementwise::binary(operands, pace, |a, b| a * b),
+        KernelId::Scale => elementwise::scale(params, operands, pace),
+        KernelId::Silu => elementwise::silu(operands, pace),
+        KernelId::Swiglu => elementwise::swiglu(params, operands, pace),
+        KernelId::Copy => copy::run(operands, pace),
         _ => Err(KernelError::Unknown),
     }
-}
-
-/// Checks the number of operands.
-fn count(operands: &[Operand], wanted: std::ops::RangeInclusive<usize>) -> Result<(), KernelError> {
-    if wanted.contains(&operands.len()) {
-        return Ok(());
-    }
-    Err(KernelError::Operands {
-        found: operands.len(),
-        wanted: *wanted.start(),
-    })
 }

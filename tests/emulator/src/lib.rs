@@ -26,6 +26,7 @@ mod launch;
 mod manage;
 pub mod memory;
 mod misbehave;
+mod operands;
 pub mod pci;
 pub mod queue;
 pub mod regions;

@@ -1,17 +1,31 @@
 //! MUL_MAT: rows of weights by rows of activations, broadcast over grouped heads.
 
+use std::ops::Range;
+
 use jalapeno_hw::kernels::DType;
 
-use super::tensor::{Operand, apart};
-use super::{KernelError, Level, Pool, Work, count, simd};
+use super::pace::Pace;
+use super::rules::{apart, count};
+use super::tensor::{Operand, strips};
+use super::{KernelError, Level, Pool, Work, simd};
 
-/// Activation rows from which on blocks of weights are converted once and multiplied as a matrix.
+/// Columns from which on blocks of weights are converted once and multiplied as a matrix.
 const MANY: usize = 8;
-/// Weight rows of such a block.
+/// Most columns multiplied at a time: with them a block takes about a millisecond.
+const WIDE: usize = 256;
+/// Weight rows of a block.
 const BLOCK: usize = 64;
+/// Weights of a row in a block.
+const DEEP: usize = 1024;
+/// Activations held at a time.
+const HELD: usize = 4 << 20;
+/// Products between two questions where rows are short.
+const PIECE: usize = 1 << 18;
+/// Elements of rows too long to be held.
+const STRIP: usize = 1 << 16;
 
 /// dst[m, n, b2, b3] = w[k, m, b2/r2, b3/r3] x [k, n, b2, b3], accumulated in f32.
-pub fn run(operands: &[Operand], pool: &Pool) -> Result<Work, KernelError> {
+pub fn run(operands: &[Operand], pool: &Pool, pace: &Pace<'_>) -> Result<Work, KernelError> {
     count(operands, 3..=3)?;
     let [dst, w, x] = [operands[0], operands[1], operands[2]];
     dst.real(0)?;
@@ -29,150 +43,289 @@ pub fn run(operands: &[Operand], pool: &Pool) -> Result<Work, KernelError> {
     w.divides(1, 3, x.ne[3])?;
     apart(operands, false)?;
 
-    let (k, m, n) = (w.ne[0] as usize, w.ne[1] as usize, x.ne[1] as usize);
+    let (k, m, n) = (w.length(), w.ne[1] as usize, x.ne[1] as usize);
     let batches = x.ne[2] as usize * x.ne[3] as usize;
-    let operations = 2 * (k * m * n * batches) as u64;
-    // Every activation is copied once; the weights stay where they are.
-    let mut activations = vec![0.0f32; k * n * batches];
-    if k > 0 {
-        for (row, into) in activations.chunks_exact_mut(k).enumerate() {
-            x.load(x.row(row), into);
-        }
-    }
-    pool.split(m, operations, |range| {
-        for batch in 0..batches {
-            #[expect(clippy::cast_possible_truncation, reason = "bounded by ne")]
-            let (b2, b3) = (
-                (batch % x.ne[2] as usize) as u32,
-                (batch / x.ne[2] as usize) as u32,
-            );
-            let from = [b2 / (x.ne[2] / w.ne[2]), b3 / (x.ne[3] / w.ne[3])];
-            let part = &activations[batch * k * n..(batch + 1) * k * n];
-            let job = Job {
+    // Whole batches while several fit, else part of the columns of one.
+    let columns = (HELD / k.max(1)).clamp(1, n.min(WIDE));
+    let together = if columns < n {
+        1
+    } else {
+        (HELD / (k * n).max(1)).clamp(1, batches)
+    };
+    let mut held = Vec::new();
+    for batch in (0..batches).step_by(together) {
+        let batches = batch..batches.min(batch + together);
+        for column in (0..n).step_by(columns) {
+            let columns = column..n.min(column + columns);
+            let mut job = Job {
                 dst,
                 w,
-                from,
-                to: [b2, b3],
-                k,
-                n,
+                x,
+                batches: batches.clone(),
+                columns,
+                level: pool.level,
+                held: std::mem::take(&mut held),
             };
-            if n >= MANY && k > 0 {
-                job.blocks(range.clone(), part);
-            } else {
-                job.rows(range.clone(), part, pool.level);
-            }
+            job.fetch(pace)?;
+            let work = 2 * (k * job.rows()) as u64;
+            pool.threads
+                .split(m, work * m as u64, pace, |range, goes_on| {
+                    let _ = job.part(range, goes_on);
+                })?;
+            held = job.held;
         }
-    });
+    }
     Ok(Work {
-        operations,
+        operations: 2 * (k * m * n * batches) as u64,
         bytes_read: w.bytes() + x.bytes(),
         bytes_written: dst.bytes(),
     })
 }
 
-/// One batch.
+/// The end of a part that must not go on.
+struct Stop;
+
+/// Asks whether to go on; told the work that comes.
+type GoesOn<'a> = dyn FnMut(u64) -> bool + 'a;
+
+fn ask(goes_on: &mut GoesOn<'_>, work: usize) -> Result<(), Stop> {
+    // A multiply-add takes about a quarter of a nanosecond.
+    if goes_on(16 + work as u64 / 4) {
+        Ok(())
+    } else {
+        Err(Stop)
+    }
+}
+
+/// Some columns of some batches, by all weights.
 struct Job {
     dst: Operand,
     w: Operand,
-    from: [u32; 2],
-    to: [u32; 2],
-    k: usize,
-    n: usize,
+    x: Operand,
+    batches: Range<usize>,
+    columns: Range<usize>,
+    level: Level,
+    /// The activations, a row after the other; none where a row is too long.
+    held: Vec<f32>,
 }
 
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "rows, columns and batches are below ne, a u32"
+)]
 impl Job {
-    fn put(&self, row: u32, column: u32, value: f32) {
-        let one = Operand {
-            base: self.dst.base.wrapping_add(offset(row, self.dst.nb[0])),
-            ne: [1, self.dst.ne[1], self.dst.ne[2], self.dst.ne[3]],
-            ..self.dst
-        };
-        one.store([column, self.to[0], self.to[1]], &[value]);
+    fn k(&self) -> usize {
+        self.w.length()
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "rows and columns are below ne, a u32"
-    )]
-    fn rows(&self, range: std::ops::Range<usize>, x: &[f32], level: Level) {
-        let mut row = Vec::new();
-        for at in range {
-            let place = [at as u32, self.from[0], self.from[1]];
-            if !self.w.is_dense() {
-                row.resize(self.k, 0.0);
-                self.w.load(place, &mut row);
+    fn rows(&self) -> usize {
+        self.batches.len() * self.columns.len()
+    }
+
+    /// The last two indices of a batch.
+    fn place(&self, batch: usize) -> [u32; 2] {
+        let n2 = self.x.ne[2] as usize;
+        [(batch % n2) as u32, (batch / n2) as u32]
+    }
+
+    /// Whose weights a batch takes.
+    fn weights_of(&self, [b2, b3]: [u32; 2]) -> [u32; 2] {
+        let (w, x) = (&self.w, &self.x);
+        [b2 / (x.ne[2] / w.ne[2]), b3 / (x.ne[3] / w.ne[3])]
+    }
+
+    /// Copies the activations once; the weights stay where they are.
+    fn fetch(&mut self, pace: &Pace<'_>) -> Result<(), KernelError> {
+        let k = self.k();
+        self.held.clear();
+        if k == 0 || k > HELD {
+            return Ok(());
+        }
+        let mut held = std::mem::take(&mut self.held);
+        held.resize(self.rows() * k, 0.0);
+        let places = self
+            .batches
+            .clone()
+            .flat_map(|batch| self.columns.clone().map(move |column| (batch, column)));
+        for ((batch, column), into) in places.zip(held.chunks_exact_mut(k)) {
+            let [b2, b3] = self.place(batch);
+            strips(k, STRIP, |first, length| {
+                pace.spend(16 + 2 * length as u64)?;
+                let into = &mut into[first..first + length];
+                self.x.load([column as u32, b2, b3], first, into);
+                Ok(())
+            })?;
+        }
+        self.held = held;
+        Ok(())
+    }
+
+    /// The results of some weight rows.
+    fn part(&self, range: Range<usize>, goes_on: &mut GoesOn<'_>) -> Result<(), Stop> {
+        let k = self.k();
+        for (index, batch) in self.batches.clone().enumerate() {
+            let to = self.place(batch);
+            let from = self.weights_of(to);
+            let size = k * self.columns.len();
+            if k > HELD {
+                self.long(range.clone(), from, to, goes_on)?;
+            } else if k > 0 && self.columns.len() >= MANY {
+                let x = &self.held[index * size..(index + 1) * size];
+                self.blocks(range.clone(), from, to, x, goes_on)?;
+            } else {
+                let x = &self.held[index * size..(index + 1) * size];
+                self.dots(range.clone(), from, to, x, goes_on)?;
             }
-            for column in 0..self.n {
-                let x = &x[column * self.k..(column + 1) * self.k];
+        }
+        Ok(())
+    }
+
+    /// Stores results of neighbouring weight rows in one column.
+    fn put(&self, first: usize, column: usize, to: [u32; 2], values: &[f32]) {
+        self.dst.store([column as u32, to[0], to[1]], first, values);
+    }
+
+    /// Row by row, by all columns.
+    fn dots(
+        &self,
+        range: Range<usize>,
+        from: [u32; 2],
+        to: [u32; 2],
+        x: &[f32],
+        goes_on: &mut GoesOn<'_>,
+    ) -> Result<(), Stop> {
+        let k = self.k();
+        let mut row = Vec::new();
+        let work = 16 + k * self.columns.len();
+        let mut left = 0;
+        for at in range {
+            if left < work {
+                left = work.max(PIECE);
+                ask(goes_on, left)?;
+            }
+            left -= work;
+            let place = [at as u32, from[0], from[1]];
+            if !self.w.is_dense() {
+                row.resize(k, 0.0);
+                self.w.load(place, 0, &mut row);
+            }
+            for (index, column) in self.columns.clone().enumerate() {
+                let x = &x[index * k..(index + 1) * k];
                 let value = if self.w.is_dense() {
                     // SAFETY: a dense row of k elements inside the checked extent.
-                    unsafe { simd::dot(level, self.w.ty, self.w.at(place), x) }
+                    unsafe { simd::dot(self.level, self.w.ty, self.w.at(place, 0), x) }
                 } else {
                     // SAFETY: a private row of k elements.
-                    unsafe { simd::dot(level, DType::F32, row.as_ptr().cast(), x) }
+                    unsafe { simd::dot(self.level, DType::F32, row.as_ptr().cast(), x) }
                 };
-                self.put(at as u32, column as u32, value);
+                self.put(at, column, to, &[value]);
             }
         }
+        Ok(())
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "rows and columns are below ne, a u32"
-    )]
-    #[expect(clippy::cast_possible_wrap, reason = "lengths of vectors in memory")]
-    fn blocks(&self, range: std::ops::Range<usize>, x: &[f32]) {
-        let (k, n) = (self.k, self.n);
-        let mut weights = vec![0.0f32; BLOCK * k];
-        let mut out = vec![0.0f32; BLOCK * n];
-        let mut at = range.start;
-        while at < range.end {
-            let rows = BLOCK.min(range.end - at);
-            for (row, into) in weights.chunks_exact_mut(k).take(rows).enumerate() {
-                self.w
-                    .load([(at + row) as u32, self.from[0], self.from[1]], into);
+    /// Rows of which not even one can be held, strip by strip.
+    fn long(
+        &self,
+        range: Range<usize>,
+        from: [u32; 2],
+        to: [u32; 2],
+        goes_on: &mut GoesOn<'_>,
+    ) -> Result<(), Stop> {
+        let (mut w, mut x) = (vec![0.0; STRIP], vec![0.0; STRIP]);
+        for at in range {
+            for column in self.columns.clone() {
+                let mut total = 0.0f64;
+                strips(self.k(), STRIP, |first, length| {
+                    ask(goes_on, 8 * length)?;
+                    let (w, x) = (&mut w[..length], &mut x[..length]);
+                    self.w.load([at as u32, from[0], from[1]], first, w);
+                    self.x.load([column as u32, to[0], to[1]], first, x);
+                    // SAFETY: both are private and equally long.
+                    let sum = unsafe { simd::dot(self.level, DType::F32, w.as_ptr().cast(), x) };
+                    total += f64::from(sum);
+                    Ok(())
+                })?;
+                self.put(at, column, to, &[total as f32]);
             }
-            // SAFETY: out is n rows of BLOCK, x n rows of k, weights BLOCK rows of k; all private.
-            unsafe {
-                gemm::gemm(
-                    rows,
-                    n,
-                    k,
-                    out.as_mut_ptr(),
-                    BLOCK as isize,
-                    1,
-                    false,
-                    weights.as_ptr(),
-                    1,
-                    k as isize,
-                    x.as_ptr(),
-                    k as isize,
-                    1,
-                    0.0,
-                    1.0,
-                    false,
-                    false,
-                    false,
-                    gemm::Parallelism::None,
-                );
-            }
-            for column in 0..n {
-                let values = &out[column * BLOCK..column * BLOCK + rows];
-                let part = Operand {
-                    base: self
-                        .dst
-                        .base
-                        .wrapping_add(offset(at as u32, self.dst.nb[0])),
-                    ne: [rows as u32, self.dst.ne[1], self.dst.ne[2], self.dst.ne[3]],
-                    ..self.dst
-                };
-                part.store([column as u32, self.to[0], self.to[1]], values);
-            }
-            at += rows;
         }
+        Ok(())
+    }
+
+    /// Blocks of rows as matrices, by many columns.
+    fn blocks(
+        &self,
+        range: Range<usize>,
+        from: [u32; 2],
+        to: [u32; 2],
+        x: &[f32],
+        goes_on: &mut GoesOn<'_>,
+    ) -> Result<(), Stop> {
+        let (k, n) = (self.k(), self.columns.len());
+        let deep = k.min(DEEP);
+        let mut weights = vec![0.0f32; BLOCK * deep];
+        let mut out = vec![0.0f32; BLOCK * n];
+        for at in range.clone().step_by(BLOCK) {
+            let rows = BLOCK.min(range.end - at);
+            strips(k, deep, |first, length| {
+                ask(goes_on, rows * n * length / 8)?;
+                for (row, into) in weights.chunks_exact_mut(deep).take(rows).enumerate() {
+                    let place = [(at + row) as u32, from[0], from[1]];
+                    self.w.load(place, first, &mut into[..length]);
+                }
+                multiply(
+                    &mut out,
+                    &weights,
+                    &x[first..],
+                    [rows, n, length],
+                    [deep, k],
+                );
+                Ok(())
+            })?;
+            for (index, column) in self.columns.clone().enumerate() {
+                let values = &mut out[index * BLOCK..index * BLOCK + rows];
+                self.put(at, column, to, values);
+                values.fill(0.0);
+            }
+        }
+        Ok(())
     }
 }
 
-fn offset(element: u32, step: u64) -> usize {
-    usize::try_from(u64::from(element) * step).unwrap_or(0)
+/// out += weights x: `rows` rows by n columns over `length`. Columns of out are BLOCK apart, rows
+/// of weights `deep`, columns of x `k`.
+#[expect(clippy::cast_possible_wrap, reason = "lengths of vectors in memory")]
+fn multiply(
+    out: &mut [f32],
+    weights: &[f32],
+    x: &[f32],
+    [rows, n, length]: [usize; 3],
+    [deep, k]: [usize; 2],
+) {
+    assert!(rows <= BLOCK && out.len() >= n * BLOCK && weights.len() >= rows * deep);
+    assert!(n > 0 && length <= deep && x.len() >= (n - 1) * k + length);
+    // SAFETY: all three are private and as long as was asserted.
+    unsafe {
+        gemm::gemm(
+            rows,
+            n,
+            length,
+            out.as_mut_ptr(),
+            BLOCK as isize,
+            1,
+            true,
+            weights.as_ptr(),
+            1,
+            deep as isize,
+            x.as_ptr(),
+            k as isize,
+            1,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
 }

@@ -2,38 +2,62 @@
 
 use jalapeno_hw::kernels::DType;
 
-use super::tensor::{Operand, apart, scratch};
-use super::{KernelError, Work, count};
+use super::pace::Pace;
+use super::rules::{apart, count};
+use super::tensor::{Operand, strips};
+use super::{KernelError, Work};
+
+/// Elements of a row held at a time; a longer row is read once for each step.
+const STRIP: usize = 1 << 15;
+
+fn buffer(row: &Operand) -> Vec<f32> {
+    vec![0.0; STRIP.min(row.length())]
+}
 
 /// dst = src / sqrt(mean(src^2) + word 0), row by row.
-pub fn rms_norm(params: &[u32; 16], operands: &[Operand]) -> Result<Work, KernelError> {
+pub fn rms_norm(
+    params: &[u32; 16],
+    operands: &[Operand],
+    pace: &Pace<'_>,
+) -> Result<Work, KernelError> {
     count(operands, 2..=2)?;
     let [dst, src] = [operands[0], operands[1]];
     dst.real(0)?;
     src.real(1)?;
     src.like(1, &dst)?;
     let epsilon = f32::from_bits(params[0]);
-    if epsilon.is_nan() || epsilon < 0.0 {
+    if !epsilon.is_finite() || epsilon < 0.0 {
         return Err(KernelError::Parameter { word: 0 });
     }
     if dst.is_empty() {
         return Ok(Work::default());
     }
     apart(operands, true)?;
-    scratch(dst.ne[0] as usize, |line| {
-        for at in 0..dst.rows() {
-            let row = dst.row(at);
-            src.load(row, line);
-            let squares = sum(line, |x| x * x);
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "a row's length, far below 2^24 in use"
-            )]
-            let scale = 1.0 / (squares / line.len() as f32 + epsilon).sqrt();
-            line.iter_mut().for_each(|x| *x *= scale);
-            dst.store(row, line);
-        }
-    });
+    let mut line = buffer(&dst);
+    let whole = dst.length() <= STRIP;
+    for at in 0..dst.rows() {
+        let row = dst.row(at);
+        let mut squares = 0.0;
+        strips(dst.length(), STRIP, |first, length| {
+            pace.spend(16 + 2 * length as u64)?;
+            src.load(row, first, &mut line[..length]);
+            squares += sum(&line[..length], |x| x * x);
+            Ok(())
+        })?;
+        let mean = squares / f64::from(dst.ne[0]);
+        let scale = 1.0 / (mean + f64::from(epsilon)).sqrt();
+        strips(dst.length(), STRIP, |first, length| {
+            pace.spend(16 + 2 * length as u64)?;
+            let line = &mut line[..length];
+            if !whole {
+                src.load(row, first, line);
+            }
+            line.iter_mut()
+                .for_each(|x| *x = narrow(f64::from(*x) * scale));
+            dst.store(row, first, line);
+            Ok(())
+        })?;
+    }
     Ok(Work {
         operations: 3 * dst.elements(),
         bytes_read: src.bytes(),
@@ -41,67 +65,107 @@ pub fn rms_norm(params: &[u32; 16], operands: &[Operand]) -> Result<Work, Kernel
     })
 }
 
-/// A sum in eight lanes: vectorised, and closer than one after the other.
-fn sum(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0f32; 8];
+#[expect(clippy::cast_possible_truncation, reason = "rounding is meant")]
+fn narrow(wide: f64) -> f32 {
+    wide as f32
+}
+
+/// A wide sum in eight lanes, so that it is vectorised.
+fn sum(values: &[f32], of: impl Fn(f64) -> f64) -> f64 {
+    let mut lanes = [0.0f64; 8];
     let chunks = values.chunks_exact(8);
-    let rest: f32 = chunks.remainder().iter().map(|&x| of(x)).sum();
+    let rest: f64 = chunks.remainder().iter().map(|&x| of(x.into())).sum();
     for chunk in chunks {
         for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane += of(x);
+            *lane += of(x.into());
         }
     }
-    rest + lanes.iter().sum::<f32>()
+    rest + lanes.iter().sum::<f64>()
 }
 
 /// dst = soft-max(src x word 0 + slope x mask), row by row; word 1 is ALiBi's greatest bias.
-pub fn soft_max(params: &[u32; 16], operands: &[Operand]) -> Result<Work, KernelError> {
+pub fn soft_max(
+    params: &[u32; 16],
+    operands: &[Operand],
+    pace: &Pace<'_>,
+) -> Result<Work, KernelError> {
     count(operands, 2..=3)?;
     let [dst, src] = [operands[0], operands[1]];
     (0..operands.len()).try_for_each(|o| operands[o].real(o))?;
     src.like(1, &dst)?;
     let (scale, bias) = (f32::from_bits(params[0]), f32::from_bits(params[1]));
-    if bias.is_nan() || bias < 0.0 || (bias > 0.0 && operands.len() < 3) {
+    if !scale.is_finite() {
+        return Err(KernelError::Parameter { word: 0 });
+    }
+    if !bias.is_finite() || bias < 0.0 || (bias > 0.0 && operands.len() < 3) {
         return Err(KernelError::Parameter { word: 1 });
     }
     if dst.is_empty() {
         return Ok(Work::default());
     }
-    if let Some(mask) = operands.get(2) {
+    let mask = operands.get(2);
+    if let Some(mask) = mask {
         mask.size(2, 0, src.ne[0])?;
         if mask.ne[1] < src.ne[1] {
-            return Err(KernelError::Shape {
-                operand: 2,
-                dimension: 1,
-                found: mask.ne[1],
-                wanted: src.ne[1],
-            });
+            return Err(mask.shape(2, 1, src.ne[1]));
         }
         mask.divides(2, 2, src.ne[2])?;
         mask.divides(2, 3, src.ne[3])?;
     }
     apart(operands, true)?;
-    let length = dst.ne[0] as usize;
-    scratch(2 * length, |rows| {
-        let (line, other) = rows.split_at_mut(length);
-        for at in 0..dst.rows() {
-            let row = dst.row(at);
-            src.load(row, line);
-            line.iter_mut().for_each(|x| *x *= scale);
-            if let Some(mask) = operands.get(2) {
-                mask.load([row[0], row[1] % mask.ne[2], row[2] % mask.ne[3]], other);
-                let slope = slope(bias, row[1], src.ne[2]);
-                for (x, &m) in line.iter_mut().zip(&*other) {
-                    *x += slope * m;
-                }
+    let mut job = SoftMax {
+        src,
+        mask: mask.copied(),
+        scale,
+        other: mask.map(buffer).unwrap_or_default(),
+    };
+    let mut line = buffer(&dst);
+    let whole = dst.length() <= STRIP;
+    for at in 0..dst.rows() {
+        let row = dst.row(at);
+        let slope = slope(bias, row[1], src.ne[2]);
+        let (mut top, mut nan) = (f32::NEG_INFINITY, false);
+        strips(dst.length(), STRIP, |first, length| {
+            pace.spend(16 + 4 * length as u64)?;
+            job.load(row, first, slope, &mut line[..length]);
+            for &z in &line[..length] {
+                top = top.max(z);
+                nan |= z.is_nan();
             }
-            let largest = line.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-            line.iter_mut().for_each(|x| *x = (*x - largest).exp());
-            let total = sum(line, |x| x);
-            line.iter_mut().for_each(|x| *x /= total);
-            dst.store(row, line);
+            Ok(())
+        })?;
+        let mut total = 0.0;
+        if top > f32::NEG_INFINITY {
+            strips(dst.length(), STRIP, |first, length| {
+                pace.spend(16 + 8 * length as u64)?;
+                if !whole {
+                    job.load(row, first, slope, &mut line[..length]);
+                }
+                line[..length]
+                    .iter_mut()
+                    .for_each(|z| *z = (*z - top).exp());
+                total += sum(&line[..length], |x| x);
+                Ok(())
+            })?;
         }
-    });
+        strips(dst.length(), STRIP, |first, length| {
+            pace.spend(16 + 8 * length as u64)?;
+            let line = &mut line[..length];
+            if top == f32::NEG_INFINITY {
+                // Nothing is left of this row; a NaN among it stays one.
+                line.fill(if nan { f32::NAN } else { 0.0 });
+            } else {
+                if !whole {
+                    job.load(row, first, slope, line);
+                    line.iter_mut().for_each(|z| *z = (*z - top).exp());
+                }
+                let share = narrow(1.0 / total);
+                line.iter_mut().for_each(|x| *x *= share);
+            }
+            dst.store(row, first, line);
+            Ok(())
+        })?;
+    }
     Ok(Work {
         operations: 6 * dst.elements(),
         bytes_read: operands[1..].iter().map(Operand::bytes).sum(),
@@ -109,24 +173,49 @@ pub fn soft_max(params: &[u32; 16], operands: &[Operand]) -> Result<Work, Kernel
     })
 }
 
+/// What the exponents of a soft-max are made of.
+struct SoftMax {
+    src: Operand,
+    mask: Option<Operand>,
+    scale: f32,
+    other: Vec<f32>,
+}
+
+impl SoftMax {
+    /// src x scale + slope x mask.
+    fn load(&mut self, row: [u32; 3], first: usize, slope: f32, into: &mut [f32]) {
+        self.src.load(row, first, into);
+        into.iter_mut().for_each(|x| *x *= self.scale);
+        if let Some(mask) = &self.mask {
+            let other = &mut self.other[..into.len()];
+            mask.load(
+                [row[0], row[1] % mask.ne[2], row[2] % mask.ne[3]],
+                first,
+                other,
+            );
+            for (x, &m) in into.iter_mut().zip(&*other) {
+                *x += slope * m;
+            }
+        }
+    }
+}
+
 /// ALiBi's slope of a head; 1 without bias.
-#[expect(clippy::cast_precision_loss, reason = "heads are few")]
 fn slope(bias: f32, head: u32, heads: u32) -> f32 {
     if bias == 0.0 {
         return 1.0;
     }
     let power = 1u32 << heads.ilog2();
-    if head < power {
-        (-bias / power as f32).exp2().powf((head + 1) as f32)
+    let share = if head < power {
+        f64::from(head + 1) / f64::from(power)
     } else {
-        (-bias / 2.0 / power as f32)
-            .exp2()
-            .powf((2 * (head - power) + 1) as f32)
-    }
+        f64::from(2 * (head - power) + 1) / (2.0 * f64::from(power))
+    };
+    narrow((-f64::from(bias) * share).exp2())
 }
 
 /// dst[r] = the index of the first largest element of row r; NaN is never largest.
-pub fn argmax(operands: &[Operand]) -> Result<Work, KernelError> {
+pub fn argmax(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> {
     count(operands, 2..=2)?;
     let [dst, src] = [operands[0], operands[1]];
     if dst.ty != DType::I32 {
@@ -137,35 +226,35 @@ pub fn argmax(operands: &[Operand]) -> Result<Work, KernelError> {
         dst.size(0, d, src.ne[d + 1])?;
     }
     dst.size(0, 3, 1)?;
-    if src.is_empty() {
-        return if dst.is_empty() {
-            Ok(Work::default())
-        } else {
-            Err(KernelError::Shape {
-                operand: 1,
-                dimension: 0,
-                found: 0,
-                wanted: 1,
-            })
-        };
+    if dst.is_empty() {
+        return Ok(Work::default());
+    }
+    if src.ne[0] == 0 || i32::try_from(src.ne[0]).is_err() {
+        return Err(src.shape(1, 0, 1));
     }
     apart(operands, false)?;
-    scratch(src.ne[0] as usize, |line| {
-        for at in 0..src.rows() {
-            let row = src.row(at);
-            src.load(row, line);
-            let mut best = (0u32, f32::NEG_INFINITY);
-            for (i, &x) in (0u32..).zip(&*line) {
-                if x > best.1 {
-                    best = (i, x);
+    let mut line = buffer(&src);
+    for at in 0..src.rows() {
+        let row = src.row(at);
+        let mut best: Option<(usize, f32)> = None;
+        strips(src.length(), STRIP, |first, length| {
+            pace.spend(16 + 2 * length as u64)?;
+            src.load(row, first, &mut line[..length]);
+            for (i, &x) in (first..).zip(&line[..length]) {
+                if best.map_or(!x.is_nan(), |(_, largest)| x > largest) {
+                    best = Some((i, x));
                 }
             }
-            let offset = usize::try_from(u64::from(row[0]) * dst.nb[0]).unwrap_or(0);
-            let place = dst.at([row[1], row[2], 0]).wrapping_add(offset);
-            // SAFETY: element row[0] of a row of the destination's checked extent.
-            unsafe { place.cast::<u32>().write_unaligned(best.0) };
-        }
-    });
+            Ok(())
+        })?;
+        let index = best.map_or(0, |(i, _)| i);
+        let place = dst.at([row[1], row[2], 0], row[0] as usize);
+        #[expect(clippy::cast_possible_truncation, reason = "an i32, checked above")]
+        // SAFETY: element row[0] of a row of the destination's checked extent.
+        unsafe {
+            place.cast::<u32>().write_unaligned(index as u32)
+        };
+    }
     Ok(Work {
         operations: src.elements(),
         bytes_read: src.bytes(),

@@ -1,13 +1,25 @@
 //! GET_ROWS and SET_ROWS: rows of a table by index, the indices copied and checked first.
 
-use super::tensor::{Operand, apart, scratch};
-use super::{KernelError, Work, count};
+use super::pace::Pace;
+use super::rules::{apart, count};
+use super::tensor::{Operand, strips};
+use super::{KernelError, Work};
+
+/// Elements handled at a time.
+const STRIP: usize = 1024;
+/// Most indices: they are all copied before the first store.
+const MOST: u64 = 1 << 24;
 
 /// Copies all indices once and checks each against the table.
-fn indices(operand: &Operand, rows: u32) -> Result<Vec<u32>, KernelError> {
-    let mut all = Vec::with_capacity(usize::try_from(operand.elements()).unwrap_or(0));
+fn indices(operand: &Operand, rows: u32, pace: &Pace<'_>) -> Result<Vec<u32>, KernelError> {
+    let count = operand.elements();
+    if count > MOST {
+        return Err(operand.shape(2, 0, 1 << 24));
+    }
+    let mut all = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
     for at in 0..operand.rows() {
-        for element in 0..operand.ne[0] {
+        pace.spend(16 + 2 * u64::from(operand.ne[0]))?;
+        for element in 0..operand.length() {
             let index = operand.index(operand.row(at), element);
             match u32::try_from(index) {
                 Ok(row) if row < rows => all.push(row),
@@ -19,12 +31,27 @@ fn indices(operand: &Operand, rows: u32) -> Result<Vec<u32>, KernelError> {
 }
 
 fn place(operand: &Operand, element: u32, row: [u32; 2]) -> usize {
-    (row[1] as usize * operand.ne[1] as usize + row[0] as usize) * operand.ne[0] as usize
+    (row[1] as usize * operand.ne[1] as usize + row[0] as usize) * operand.length()
         + element as usize
 }
 
+/// Moves a row from one tensor to another, converting.
+fn convey(
+    (from, source): (&Operand, [u32; 3]),
+    (to, target): (&Operand, [u32; 3]),
+    line: &mut [f32; STRIP],
+    pace: &Pace<'_>,
+) -> Result<(), KernelError> {
+    strips(to.length(), STRIP, |first, length| {
+        pace.spend(16 + 2 * length as u64)?;
+        from.load(source, first, &mut line[..length]);
+        to.store(target, first, &line[..length]);
+        Ok(())
+    })
+}
+
 /// dst[:, i, j, l] = table[:, indices[i, j, l], j, l].
-pub fn get(operands: &[Operand]) -> Result<Work, KernelError> {
+pub fn get(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> {
     count(operands, 3..=3)?;
     let [dst, table, which] = [operands[0], operands[1], operands[2]];
     dst.real(0)?;
@@ -41,23 +68,22 @@ pub fn get(operands: &[Operand]) -> Result<Work, KernelError> {
     table.size(1, 2, dst.ne[2])?;
     table.size(1, 3, dst.ne[3])?;
     apart(operands, false)?;
-    let rows = indices(&which, table.ne[1])?;
-    scratch(dst.ne[0] as usize, |line| {
-        for at in 0..dst.rows() {
-            let [i, j, l] = dst.row(at);
-            table.load([rows[place(&which, i, [j, l])], j, l], line);
-            dst.store([i, j, l], line);
-        }
-    });
+    let rows = indices(&which, table.ne[1], pace)?;
+    let mut line = [0.0; STRIP];
+    for at in 0..dst.rows() {
+        let [i, j, l] = dst.row(at);
+        let source = [rows[place(&which, i, [j, l])], j, l];
+        convey((&table, source), (&dst, [i, j, l]), &mut line, pace)?;
+    }
     Ok(Work {
         operations: 0,
-        bytes_read: dst.elements() * u64::from(table.ty.block_bytes()),
+        bytes_read: dst.elements() * u64::from(table.ty.block_bytes()) + which.bytes(),
         bytes_written: dst.bytes(),
     })
 }
 
 /// dst[:, indices[i, j % c1, l % c2], j, l] = src[:, i, j, l]; of equal indices the last one stays.
-pub fn set(operands: &[Operand]) -> Result<Work, KernelError> {
+pub fn set(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> {
     count(operands, 3..=3)?;
     let [dst, src, which] = [operands[0], operands[1], operands[2]];
     dst.real(0)?;
@@ -74,21 +100,13 @@ pub fn set(operands: &[Operand]) -> Result<Work, KernelError> {
     which.divides(2, 2, src.ne[3])?;
     which.size(2, 3, 1)?;
     apart(operands, false)?;
-    let rows = indices(&which, dst.ne[1])?;
-    scratch(dst.ne[0] as usize, |line| {
-        for at in 0..src.rows() {
-            let [i, j, l] = src.row(at);
-            src.load([i, j, l], line);
-            dst.store(
-                [
-                    rows[place(&which, i, [j % which.ne[1], l % which.ne[2]])],
-                    j,
-                    l,
-                ],
-                line,
-            );
-        }
-    });
+    let rows = indices(&which, dst.ne[1], pace)?;
+    let mut line = [0.0; STRIP];
+    for at in 0..src.rows() {
+        let [i, j, l] = src.row(at);
+        let row = rows[place(&which, i, [j % which.ne[1], l % which.ne[2]])];
+        convey((&src, [i, j, l]), (&dst, [row, j, l]), &mut line, pace)?;
+    }
     Ok(Work {
         operations: 0,
         bytes_read: src.bytes() + which.bytes(),

@@ -1,15 +1,15 @@
-//! A tensor in shared memory: rows go in and out of private buffers, nothing else touches it.
+//! A tensor in shared memory: parts of rows go in and out of private buffers, nothing else touches it.
 
 use half::{bf16, f16};
 use jalapeno_hw::kernels::DType;
 
-use super::KernelError;
-
 /// An operand whose whole extent was checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand {
-    /// Address of element 0.
+    /// Where element 0 stands in this process.
     pub base: *mut u8,
+    /// Its device address: what overlap is judged by.
+    pub address: u64,
     /// Element type.
     pub ty: DType,
     /// Elements in each dimension.
@@ -27,19 +27,35 @@ unsafe impl Sync for Operand {}
 /// Bytes from element 0 to one past the last; 0 for an empty tensor, `None` on overflow.
 #[must_use]
 pub fn extent(ty: DType, ne: [u32; 4], nb: [u64; 4]) -> Option<u64> {
+    reach(ty, ne, nb).ok()
+}
+
+/// The same, with the dimension that overflows.
+///
+/// # Errors
+/// The first dimension whose stride leads too far.
+pub fn reach(ty: DType, ne: [u32; 4], nb: [u64; 4]) -> Result<u64, usize> {
     if ne.contains(&0) {
-        return Some(0);
+        return Ok(0);
     }
     let block = u64::from(ty.block_elements());
     if !u64::from(ne[0]).is_multiple_of(block) {
-        return None;
+        return Err(0);
     }
-    let mut last = (u64::from(ne[0]) / block - 1).checked_mul(nb[0])?;
-    for d in 1..4 {
-        last = last.checked_add(u64::from(ne[d] - 1).checked_mul(nb[d])?)?;
+    let mut bytes = u64::from(ty.block_bytes());
+    for d in 0..4 {
+        let steps = if d == 0 {
+            u64::from(ne[0]) / block - 1
+        } else {
+            u64::from(ne[d] - 1)
+        };
+        bytes = steps
+            .checked_mul(nb[d])
+            .and_then(|part| part.checked_add(bytes))
+            .filter(|&bytes| bytes < 1 << 62)
+            .ok_or(d)?;
     }
-    last.checked_add(u64::from(ty.block_bytes()))
-        .filter(|&bytes| bytes < 1 << 62)
+    Ok(bytes)
 }
 
 impl Operand {
@@ -56,6 +72,11 @@ impl Operand {
     /// Bytes of its elements.
     pub fn bytes(&self) -> u64 {
         self.elements() / u64::from(self.ty.block_elements()) * u64::from(self.ty.block_bytes())
+    }
+
+    /// Elements of a row.
+    pub fn length(&self) -> usize {
+        self.ne[0] as usize
     }
 
     /// Rows: all dimensions but the first.
@@ -75,10 +96,11 @@ impl Operand {
         ]
     }
 
-    /// The address of a row's first element.
-    pub fn at(&self, row: [u32; 3]) -> *mut u8 {
-        let offset: u64 = (0..3).map(|d| u64::from(row[d]) * self.nb[d + 1]).sum();
+    /// The address of an element of a row.
+    pub fn at(&self, row: [u32; 3], element: usize) -> *mut u8 {
         debug_assert!((0..3).all(|d| row[d] < self.ne[d + 1]));
+        let offset: u64 = (0..3).map(|d| u64::from(row[d]) * self.nb[d + 1]).sum();
+        let offset = offset + element as u64 * self.nb[0];
         self.base.wrapping_add(usize::try_from(offset).unwrap_or(0))
     }
 
@@ -87,16 +109,14 @@ impl Operand {
         self.nb[0] == u64::from(self.ty.block_bytes()) || self.ne[0] <= self.ty.block_elements()
     }
 
-    /// Whether it holds real numbers.
-    pub fn is_real(&self) -> bool {
-        matches!(self.ty, DType::F32 | DType::F16 | DType::Bf16)
+    fn step(&self) -> usize {
+        usize::try_from(self.nb[0]).unwrap_or(0)
     }
 
-    /// Loads a row, or its beginning, as f32.
-    pub fn load(&self, row: [u32; 3], into: &mut [f32]) {
-        debug_assert!(into.len() <= self.ne[0] as usize);
-        let at = self.at(row);
-        let step = usize::try_from(self.nb[0]).unwrap_or(0);
+    /// Loads elements of a row from `first` on, as f32.
+    pub fn load(&self, row: [u32; 3], first: usize, into: &mut [f32]) {
+        debug_assert!(first + into.len() <= self.length());
+        let (at, step) = (self.at(row, first), self.step());
         match self.ty {
             DType::F32 if self.is_dense() => {
                 // SAFETY: the row lies in the operand's checked extent; `into` is private.
@@ -118,17 +138,14 @@ impl Operand {
                 reason = "the conversion that COPY defines"
             )]
             DType::I32 => each(into, at, step, |value: i32| value as f32),
-            #[expect(clippy::cast_precision_loss, reason = "as above")]
-            DType::I64 => each(into, at, step, |value: i64| value as f32),
-            DType::Q4_0 | DType::Q8_0 | DType::Q4K | DType::Q6K => {}
+            DType::I64 | DType::Q4_0 | DType::Q8_0 | DType::Q4K | DType::Q6K => {}
         }
     }
 
-    /// Stores a row, rounding to nearest even.
-    pub fn store(&self, row: [u32; 3], from: &[f32]) {
-        debug_assert!(from.len() <= self.ne[0] as usize);
-        let at = self.at(row);
-        let step = usize::try_from(self.nb[0]).unwrap_or(0);
+    /// Stores elements of a row from `first` on, rounding to nearest even.
+    pub fn store(&self, row: [u32; 3], first: usize, from: &[f32]) {
+        debug_assert!(first + from.len() <= self.length());
+        let (at, step) = (self.at(row, first), self.step());
         match self.ty {
             DType::F32 if self.is_dense() => {
                 // SAFETY: the row lies in the destination's checked extent.
@@ -144,18 +161,13 @@ impl Operand {
                 reason = "the conversion that COPY defines: saturating"
             )]
             DType::I32 => put(from, at, step, |value| value as i32),
-            #[expect(clippy::cast_possible_truncation, reason = "as above")]
-            DType::I64 => put(from, at, step, |value| value as i64),
-            DType::Q4_0 | DType::Q8_0 | DType::Q4K | DType::Q6K => {}
+            DType::I64 | DType::Q4_0 | DType::Q8_0 | DType::Q4K | DType::Q6K => {}
         }
     }
 
     /// Loads an index (I32 or I64) of a row.
-    pub fn index(&self, row: [u32; 3], element: u32) -> i64 {
-        let offset = u64::from(element) * self.nb[0];
-        let at = self
-            .at(row)
-            .wrapping_add(usize::try_from(offset).unwrap_or(0));
+    pub fn index(&self, row: [u32; 3], element: usize) -> i64 {
+        let at = self.at(row, element);
         match self.ty {
             // SAFETY: the element lies in the operand's checked extent.
             DType::I64 => unsafe { at.cast::<i64>().read_unaligned() },
@@ -163,94 +175,17 @@ impl Operand {
             _ => i64::from(unsafe { at.cast::<i32>().read_unaligned() }),
         }
     }
-
-    /// Whether another operand is the very same view.
-    fn is(&self, other: &Self) -> bool {
-        self.base == other.base && self.ty == other.ty && self.ne == other.ne && self.nb == other.nb
-    }
-
-    fn overlaps(&self, other: &Self) -> bool {
-        let reach = |o: &Self| {
-            let bytes = extent(o.ty, o.ne, o.nb)
-                .and_then(|bytes| usize::try_from(bytes).ok())
-                .unwrap_or(usize::MAX);
-            (o.base as usize, (o.base as usize).saturating_add(bytes))
-        };
-        let ((a, a_end), (b, b_end)) = (reach(self), reach(other));
-        !self.is_empty() && !other.is_empty() && a < b_end && b < a_end
-    }
-
-    /// Wants real numbers.
-    pub fn real(&self, operand: usize) -> Result<(), KernelError> {
-        if self.is_real() {
-            Ok(())
-        } else {
-            Err(KernelError::Type { operand })
-        }
-    }
-
-    /// Wants indices.
-    pub fn indices(&self, operand: usize) -> Result<(), KernelError> {
-        if matches!(self.ty, DType::I32 | DType::I64) {
-            Ok(())
-        } else {
-            Err(KernelError::Type { operand })
-        }
-    }
-
-    /// Wants this size in a dimension.
-    pub fn size(&self, operand: usize, dimension: usize, wanted: u32) -> Result<(), KernelError> {
-        let found = self.ne[dimension];
-        if found == wanted {
-            Ok(())
-        } else {
-            Err(KernelError::Shape {
-                operand,
-                dimension,
-                found,
-                wanted,
-            })
-        }
-    }
-
-    /// Wants a size that divides `whole`, so that it can be repeated.
-    pub fn divides(&self, operand: usize, dimension: usize, whole: u32) -> Result<(), KernelError> {
-        let found = self.ne[dimension];
-        if found != 0 && whole.is_multiple_of(found) {
-            return Ok(());
-        }
-        Err(KernelError::Shape {
-            operand,
-            dimension,
-            found,
-            wanted: whole,
-        })
-    }
-
-    /// Wants the same shape.
-    pub fn like(&self, operand: usize, other: &Self) -> Result<(), KernelError> {
-        (0..4).try_for_each(|d| self.size(operand, d, other.ne[d]))
-    }
 }
 
-/// Wants a destination apart from its sources; `same` permits one that is the very same view.
-pub fn apart(operands: &[Operand], same: bool) -> Result<(), KernelError> {
-    for (operand, source) in operands.iter().enumerate().skip(1) {
-        if operands[0].overlaps(source) && !(same && operands[0].is(source)) {
-            return Err(KernelError::Overlap { operand });
-        }
-    }
-    Ok(())
-}
-
-/// Runs `body` with a private row of f32; short rows stand on the stack.
-pub fn scratch<R>(length: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
-    const SHORT: usize = 1024;
-    if length <= SHORT {
-        body(&mut [0.0; SHORT][..length])
-    } else {
-        body(&mut vec![0.0; length])
-    }
+/// Runs `body` with the beginnings and lengths that cover `length` elements.
+pub fn strips<E>(
+    length: usize,
+    most: usize,
+    mut body: impl FnMut(usize, usize) -> Result<(), E>,
+) -> Result<(), E> {
+    (0..length)
+        .step_by(most.max(1))
+        .try_for_each(|first| body(first, most.min(length - first)))
 }
 
 fn each<T: Copy>(into: &mut [f32], at: *const u8, step: usize, convert: impl Fn(T) -> f32) {
