@@ -99,7 +99,7 @@ impl Board {
             folder: None,
         };
         board.engine = Some(engine::start(&board.card)?);
-        board.sensors = Some(watch(&board.card, sensors)?);
+        board.sensors = Some(watch(&board, sensors)?);
         Ok(board)
     }
 
@@ -187,15 +187,17 @@ impl Drop for Board {
     }
 }
 
-/// Refreshes telemetry on a thread of its own, so that no packet can hold it up.
-fn watch(card: &Arc<Card>, mut sensors: Sensors) -> io::Result<(Sender<()>, JoinHandle<()>)> {
+/// Refreshes telemetry on a thread of its own, so that no packet can hold it up; and frees whoever
+/// a client holds up.
+fn watch(board: &Board, mut sensors: Sensors) -> io::Result<(Sender<()>, JoinHandle<()>)> {
     let (stop, stopped) = channel();
-    let card = Arc::clone(card);
+    let (card, slot) = (Arc::clone(&board.card), Arc::clone(&board.slot));
     let thread = std::thread::Builder::new()
         .name("telemetry".into())
         .spawn(move || {
             while stopped.recv_timeout(REFRESH) == Err(RecvTimeoutError::Timeout) {
                 sensors.refresh(&card);
+                slot.relieve();
             }
         })?;
     Ok((stop, thread))

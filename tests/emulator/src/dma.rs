@@ -6,12 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::stat::fstat;
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::sys::stat::{SFlag, fstat};
+use nix::sys::statfs::{FsType, HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
 use nix::sys::uio::{pread, pwrite};
 
 use crate::host::{Refusal, Stretch};
@@ -21,11 +23,28 @@ use crate::span::Span;
 pub const PAGE: u64 = 4096;
 /// Most regions a client may map.
 pub const REGIONS_MAX: usize = 1 << 20;
+/// Most mappings of a client's files: the kernel gives a process 65,530 of all kinds.
+pub const MAPPINGS_MAX: usize = 16_384;
+/// Most files of a client that are kept open, because they can shrink.
+pub const OPEN_FILES_MAX: usize = 512;
+
+/// A mapping of a whole file, counted while it lives.
+#[derive(Debug)]
+struct Mapping {
+    map: MmapRaw,
+    alive: Arc<AtomicUsize>,
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 #[derive(Debug)]
 enum Backing {
     /// A file that cannot shrink, mapped as a whole; the offset of the region's first byte.
-    Mapped(Arc<MmapRaw>, u64),
+    Mapped(Arc<Mapping>, u64),
     /// A file that can shrink: pread and pwrite.
     Copied(Arc<OwnedFd>, u64),
     /// No file: messages to the client.
@@ -44,8 +63,13 @@ struct Region {
 struct Table {
     regions: BTreeMap<u64, Region>,
     /// Files in use, by device, inode and whether they are mapped writable.
-    files: HashMap<(u64, u64, bool), Weak<MmapRaw>>,
-    copied: HashMap<(u64, u64), Weak<OwnedFd>>,
+    files: HashMap<(u64, u64, bool), Weak<Mapping>>,
+    /// Files kept open, by device, inode and whether they were opened for writing.
+    copied: HashMap<(u64, u64, bool), Weak<OwnedFd>>,
+    /// Mappings alive.
+    mappings: Arc<AtomicUsize>,
+    /// How many names of files may gather before those that are gone are swept out.
+    sweep: usize,
 }
 
 /// What a client mapped.
@@ -67,8 +91,9 @@ impl Dma {
     /// Maps a region.
     ///
     /// # Errors
-    /// EINVAL for what is empty, misaligned, wrapping or not inside its file; EEXIST where one is
-    /// mapped already; ENOSPC beyond the limit; what the kernel said.
+    /// EINVAL for what is empty, misaligned, wrapping, not inside its file, or a file that is not
+    /// memory; EACCES for a file that is open for reading only and to be written; EEXIST where a
+    /// region is mapped already; ENOSPC beyond the limits; what the kernel said.
     pub fn map(
         &self,
         address: u64,
@@ -170,6 +195,7 @@ impl Dma {
         let bytes = bytes.min(region.bytes - inside);
         match &region.backing {
             Backing::Mapped(map, offset) => {
+                let map = &map.map;
                 let at = usize::try_from(offset + inside).map_err(|_| Refusal::Broken)?;
                 let count = usize::try_from(bytes).map_err(|_| Refusal::Broken)?;
                 if at.checked_add(count).is_none_or(|end| end > map.len()) {
@@ -194,6 +220,9 @@ impl Dma {
         let (start, region) = table.find(address).ok_or(Refusal::Unmapped)?;
         if write && !region.writable {
             return Err(Refusal::ReadOnly);
+        }
+        if !write && !region.readable {
+            return Err(Refusal::Unmapped);
         }
         let inside = address - start;
         let bytes = bytes.min(region.bytes - inside);
@@ -284,46 +313,86 @@ impl Table {
         writable: bool,
     ) -> Result<Backing, Errno> {
         let stat = fstat(file.as_fd())?;
+        if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+            return Err(Errno::EINVAL);
+        }
+        check_memory(&file, writable)?;
         let size = u64::try_from(stat.st_size).map_err(|_| Errno::EINVAL)?;
         if offset.checked_add(bytes).is_none_or(|end| end > size) || !offset.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
-        let name = (stat.st_dev, stat.st_ino);
+        let name = (stat.st_dev, stat.st_ino, writable);
         let seals = fcntl(file.as_fd(), FcntlArg::F_GET_SEALS).map_or(0, |bits| bits);
         if !SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_SHRINK) {
-            let known = self.copied.get(&name).and_then(Weak::upgrade);
-            let file = known.unwrap_or_else(|| Arc::new(file));
-            self.copied.insert(name, Arc::downgrade(&file));
-            return Ok(Backing::Copied(file, offset));
+            return Ok(Backing::Copied(self.keep_open(name, file)?, offset));
         }
-        let key = (name.0, name.1, writable);
-        let known = self.files.get(&key).and_then(Weak::upgrade);
-        let map = match known.filter(|map| map.len() as u64 >= offset + bytes) {
-            Some(map) => map,
+        let known = self.files.get(&name).and_then(Weak::upgrade);
+        let mapping = match known.filter(|known| known.map.len() as u64 >= offset + bytes) {
+            Some(mapping) => mapping,
             None => {
-                let length = usize::try_from(size).map_err(|_| Errno::ENOMEM)?;
-                let mut options = MmapOptions::new();
-                options.len(length);
-                let map = if writable {
-                    options.map_raw(&file)
-                } else {
-                    options.map_raw_read_only(&file)
-                };
-                let map = map.map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
-                Arc::new(map)
+                let mapping = Arc::new(self.map_whole(&file, size, writable)?);
+                self.files.insert(name, Arc::downgrade(&mapping));
+                mapping
             }
         };
-        self.files.insert(key, Arc::downgrade(&map));
-        Ok(Backing::Mapped(map, offset))
+        Ok(Backing::Mapped(mapping, offset))
+    }
+
+    fn keep_open(&mut self, name: (u64, u64, bool), file: OwnedFd) -> Result<Arc<OwnedFd>, Errno> {
+        if let Some(known) = self.copied.get(&name).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        let open = self.copied.values();
+        if open.filter(|file| file.strong_count() > 0).count() >= OPEN_FILES_MAX {
+            return Err(Errno::ENOSPC);
+        }
+        let file = Arc::new(file);
+        self.copied.insert(name, Arc::downgrade(&file));
+        Ok(file)
+    }
+
+    fn map_whole(&self, file: &OwnedFd, size: u64, writable: bool) -> Result<Mapping, Errno> {
+        if self.mappings.load(Ordering::Relaxed) >= MAPPINGS_MAX {
+            return Err(Errno::ENOSPC);
+        }
+        let length = usize::try_from(size).map_err(|_| Errno::ENOMEM)?;
+        let mut options = MmapOptions::new();
+        options.len(length);
+        let map = if writable {
+            options.map_raw(file)
+        } else {
+            options.map_raw_read_only(file)
+        };
+        let map = map.map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+        self.mappings.fetch_add(1, Ordering::Relaxed);
+        Ok(Mapping {
+            map,
+            alive: Arc::clone(&self.mappings),
+        })
     }
 
     fn forget_files(&mut self) {
-        // Amortised: only when most of them are gone.
-        if self.files.len() + self.copied.len() > 64 {
+        // Amortised: only when there are twice as many as the last time.
+        if self.files.len() + self.copied.len() > self.sweep.max(64) {
             self.files.retain(|_, map| map.strong_count() > 0);
             self.copied.retain(|_, file| file.strong_count() > 0);
+            self.sweep = 2 * (self.files.len() + self.copied.len());
         }
     }
+}
+
+/// Only memory is taken. A file system that a client serves itself, or one behind a network, could
+/// keep us waiting for as long as it likes.
+fn check_memory(file: &OwnedFd, writable: bool) -> Result<(), Errno> {
+    const MEMORY: [FsType; 2] = [TMPFS_MAGIC, HUGETLBFS_MAGIC];
+    if !MEMORY.contains(&fstatfs(file)?.filesystem_type()) {
+        return Err(Errno::EINVAL);
+    }
+    let flags = OFlag::from_bits_truncate(fcntl(file.as_fd(), FcntlArg::F_GETFL)?);
+    if writable && flags & OFlag::O_ACCMODE == OFlag::O_RDONLY {
+        return Err(Errno::EACCES);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -344,5 +413,45 @@ mod tests {
             "wraps"
         );
         assert_eq!(dma.unmap(0x1000, 0), Err(Errno::EINVAL), "empty");
+    }
+
+    #[test]
+    fn a_million_regions_are_taken_and_not_one_more() {
+        let dma = Dma::default();
+        let map = |index: usize| dma.map(index as u64 * PAGE, PAGE, true, true, None);
+        for index in 0..REGIONS_MAX {
+            map(index).unwrap();
+        }
+        assert_eq!(map(REGIONS_MAX), Err(Errno::ENOSPC));
+        assert_eq!(dma.unmap(0, PAGE), Ok(PAGE));
+        map(REGIONS_MAX).unwrap();
+        dma.clear();
+        assert_eq!(dma.regions(), 0);
+    }
+
+    #[test]
+    fn the_table_is_searched_by_interval() {
+        let dma = Dma::default();
+        for start in [0x1_0000, 0x3_0000, 0x5_0000] {
+            dma.map(start, 0x1_0000, true, start != 0x3_0000, None)
+                .unwrap();
+        }
+        let way = |at, bytes, write| dma.way(at, bytes, write).map(|(_, bytes)| bytes);
+        assert_eq!(way(0x1_0000, 0x100, false), Ok(0x100));
+        assert_eq!(way(0x1_FFFF, 0x100, false), Ok(1), "as far as one reaches");
+        assert_eq!(way(0xFFFF, 1, false), Err(Refusal::Unmapped));
+        assert_eq!(way(0x2_0000, 1, false), Err(Refusal::Unmapped));
+        assert_eq!(way(0x3_8000, 1, true), Err(Refusal::ReadOnly));
+        assert_eq!(dma.nearest(0x2_FFFF), Some((0x3_0000, 0x1_0000)));
+        assert_eq!(dma.nearest(0x7_0000), Some((0x5_0000, 0x1_0000)));
+        for (address, bytes, errno) in [
+            (0x1_1000, 0x1000, Errno::EINVAL),
+            (0x0, 0x1_1000, Errno::EINVAL),
+            (0x1_1000, 0x1_F000, Errno::EINVAL),
+        ] {
+            assert_eq!(dma.unmap(address, bytes), Err(errno), "cuts a region");
+        }
+        assert_eq!(dma.unmap(0, 0x4_0000), Ok(0x2_0000), "both inside");
+        assert_eq!(dma.regions(), 1);
     }
 }

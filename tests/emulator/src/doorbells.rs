@@ -85,10 +85,10 @@ impl Doorbells {
     pub fn write(&self, offset: usize, bytes: &[u8]) {
         let span = self.span();
         match *bytes {
-            [a, b, c, d] => {
+            [a, b, c, d] if offset.is_multiple_of(4) => {
                 span.store32(offset, u32::from_le_bytes([a, b, c, d]), Ordering::Release)
             }
-            [a, b, c, d, e, f, g, h] => {
+            [a, b, c, d, e, f, g, h] if offset.is_multiple_of(8) => {
                 let word = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
                 span.store(offset, word, Ordering::Release);
             }

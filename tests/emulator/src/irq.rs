@@ -3,11 +3,15 @@
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{read, write};
+
+/// Longest that a write to an eventfd takes which nobody tampers with.
+const WRITE_TIME: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Default)]
 struct Vector {
@@ -20,6 +24,8 @@ struct Vector {
 #[derive(Debug)]
 pub struct Vectors {
     vectors: Mutex<Vec<Vector>>,
+    /// Writes under way, and since when.
+    writes: Mutex<Vec<(Instant, Arc<OwnedFd>)>>,
 }
 
 impl Vectors {
@@ -28,6 +34,7 @@ impl Vectors {
     pub fn new(count: u16) -> Self {
         Self {
             vectors: Mutex::new((0..count).map(|_| Vector::default()).collect()),
+            writes: Mutex::default(),
         }
     }
 
@@ -89,38 +96,49 @@ impl Vectors {
             slot.eventfd.clone()
         });
         // Outside the lock. It was made non-blocking, but the client shares that flag and can take
-        // it back: a saturated one is not written to at all.
+        // it back: a saturated one is not written to at all, and one that it saturates after our
+        // look is freed by `relieve`.
         if let Some(eventfd) = eventfd.filter(|eventfd| has_room(eventfd)) {
+            self.writes().push((Instant::now(), eventfd.clone()));
             let _ = write(eventfd.as_fd(), &1u64.to_ne_bytes());
+            let mut writes = self.writes();
+            let ours = writes.iter().position(|(_, at)| Arc::ptr_eq(at, &eventfd));
+            ours.map(|ours| writes.swap_remove(ours));
+        }
+    }
+
+    /// Frees writers that a client tricked into waiting. Called every now and then.
+    pub fn relieve(&self) {
+        let stuck: Vec<_> = {
+            let writes = self.writes();
+            let late = writes
+                .iter()
+                .filter(|(since, _)| since.elapsed() > WRITE_TIME);
+            late.map(|(_, eventfd)| eventfd.clone()).collect()
+        };
+        for eventfd in stuck {
+            // It is saturated, or nobody would wait; read without waiting, it has room again.
+            if check(&eventfd).is_ok() {
+                let _ = read(eventfd.as_fd(), &mut [0; 8]);
+            }
         }
     }
 
     /// Disables all of them.
     pub fn clear(&self) {
-        drop(self.take());
+        let slots = self.with(|vectors| vectors.iter_mut().map(std::mem::take).collect::<Vec<_>>());
+        // Closed outside the lock.
+        drop(slots);
     }
 
-    /// Disables all of them, and frees a writer that a client tricked into waiting: one that
-    /// saturated its eventfd, and made it blocking again, between our look at it and our write.
-    pub fn hush(&self) {
-        for eventfd in self.take() {
-            if !has_room(&eventfd) && check(&eventfd).is_ok() {
-                let _ = read(eventfd.as_fd(), &mut [0; 8]);
-            }
-        }
+    fn writes(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, Arc<OwnedFd>)>> {
+        self.writes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Vectors enabled now.
     #[must_use]
     pub fn enabled(&self) -> usize {
         self.with(|vectors| vectors.iter().filter(|slot| slot.eventfd.is_some()).count())
-    }
-
-    fn take(&self) -> Vec<Arc<OwnedFd>> {
-        self.with(|vectors| {
-            let slots = vectors.iter_mut().map(std::mem::take);
-            slots.filter_map(|slot| slot.eventfd).collect()
-        })
     }
 
     fn with<T>(&self, body: impl FnOnce(&mut Vec<Vector>) -> T) -> T {

@@ -8,6 +8,7 @@ use clap::Parser;
 use jalapeno_emulator::board::Board;
 use jalapeno_emulator::faults::{Order, TABLE};
 use jalapeno_emulator::identity::Options;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
 /// Serves an emulated Jalapeño card as a vfio-user device.
@@ -83,6 +84,7 @@ fn serve(arguments: Arguments) -> Result<(), String> {
             return Err(format!("process {parent} is not (or no longer) the parent"));
         }
     }
+    raise_file_limit();
     if arguments.verbose && log::set_logger(&Stderr).is_ok() {
         log::set_max_level(log::LevelFilter::Debug);
     }
@@ -105,6 +107,16 @@ fn serve(arguments: Arguments) -> Result<(), String> {
     let signal = signals.wait().map_err(|error| format!("wait: {error}"))?;
     log::info!("{signal}: ending");
     Ok(())
+}
+
+/// Clients, their telemetry and their files need descriptors: as many as the system allows us.
+fn raise_file_limit() {
+    let resource = Resource::RLIMIT_NOFILE;
+    if let Ok((_, most)) = getrlimit(resource)
+        && let Err(errno) = setrlimit(resource, most, most)
+    {
+        log::warn!("raise the limit of open files: {errno}");
+    }
 }
 
 fn list_faults() -> ExitCode {

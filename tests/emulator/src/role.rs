@@ -97,9 +97,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let roles = &self.roles;
         if self.role.owns() {
-            // Nothing of the owner's may hold up the engine any more. Then the engine is stopped,
-            // then its memory goes, then somebody else may own it.
-            roles.slot.hush();
+            // First the engine is stopped, then its memory goes, then somebody else may own it.
             roles.function.reset();
             roles.slot.vacate();
         }

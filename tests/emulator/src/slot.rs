@@ -126,10 +126,11 @@ impl Slot {
         self.set_master(false);
     }
 
-    /// Interrupts go nowhere any more, and none that is under way waits for the owner.
-    pub fn hush(&self) {
+    /// Frees whoever waits to send an interrupt to a client that does not want it. Called every
+    /// now and then.
+    pub fn relieve(&self) {
         for vectors in [&self.msix, &self.err, &self.req] {
-            vectors.hush();
+            vectors.relieve();
         }
     }
 
@@ -138,7 +139,9 @@ impl Slot {
         self.reset_config();
         self.ask(None);
         self.unmap_all();
-        self.hush();
+        for vectors in [&self.msix, &self.err, &self.req] {
+            vectors.clear();
+        }
     }
 
     fn config(&self) -> MutexGuard<'_, Config> {

@@ -35,6 +35,7 @@ pub const CONFIG: u32 = 7;
 
 pub const EPERM: u32 = 1;
 pub const EBUSY: u32 = 16;
+pub const EEXIST: u32 = 17;
 pub const EINVAL: u32 = 22;
 pub const EOPNOTSUPP: u32 = 95;
 
@@ -135,6 +136,12 @@ pub fn set_irqs(flags: u32, start: u32, count: u32, data: &[u8]) -> Vec<u8> {
     let mut body = words(&[argsz, flags, 2, start, count]);
     body.extend_from_slice(data);
     body
+}
+
+/// Bytes that differ from page to page.
+pub fn pattern(bytes: usize, seed: usize) -> Vec<u8> {
+    let byte = |at: usize| u8::try_from((31 * at + (at >> 8) + seed) & 0xFF).unwrap();
+    (0..bytes).map(byte).collect()
 }
 
 /// A board of 64 MiB.

@@ -65,7 +65,13 @@ impl Program {
     }
 
     fn at(folder: PathBuf, socket: PathBuf, arguments: &[&str]) -> Self {
-        let mut child = command(&["--hbm", "64M", "--threads", "1", "--socket"])
+        let hbm: &[&str] = if arguments.contains(&"--hbm") {
+            &[]
+        } else {
+            &["--hbm", "64M"]
+        };
+        let mut child = command(hbm)
+            .args(["--threads", "1", "--socket"])
             .arg(&socket)
             .args(arguments)
             .stdout(Stdio::piped())
@@ -117,6 +123,15 @@ impl Program {
             assert!(Instant::now() < end, "{baseline:?} has become {now:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Bytes resident, of files shared with others too.
+    pub fn resident(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS"));
+        let kilobytes = line.unwrap().split_whitespace().nth(1).unwrap();
+        kilobytes.parse::<u64>().unwrap() << 10
     }
 
     /// Waits for its end; five seconds are allowed.
@@ -352,4 +367,48 @@ fn it_ends_when_its_parent_does() {
         std::thread::sleep(Duration::from_millis(10));
     }
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_fill_of_all_memory_is_refused_before_it_costs_the_host_any() {
+    use crate::driver::{Driver, Failure, HBM, HBM_EXHAUSTED, copy, fill};
+    const MIB: u64 = 1 << 20;
+    let program = Program::start(&["--hbm", "64G", "--resident-limit", "32M"]);
+    let mut driver = Driver::new(program.socket());
+    let before = program.resident();
+    for packet in [
+        fill(HBM, 64 << 30, 0x0101_0101),
+        fill(HBM + 4096, 33 * MIB, 7),
+        copy(HBM, HBM + (32 << 30), 32 << 30),
+    ] {
+        let refused = driver.run(packet).unwrap_err();
+        assert_eq!(refused.code, HBM_EXHAUSTED, "{refused:?}");
+        assert!((HBM..HBM + (64 << 30)).contains(&refused.address));
+    }
+    assert!(
+        program.resident() < before + 16 * MIB,
+        "it was refused beforehand"
+    );
+    // Up to the limit, and wherever; then not one chunk more, by messages neither.
+    for at in [0, 17, 63] {
+        driver.run(fill(HBM + (at << 30), 10 * MIB, 3)).unwrap();
+    }
+    let failure = driver.run(fill(HBM + (40 << 30), 3 * MIB, 3));
+    assert!(matches!(
+        failure,
+        Err(Failure {
+            code: HBM_EXHAUSTED,
+            ..
+        })
+    ));
+    for gibibytes in 20..60 {
+        driver.peer.write(BAR4, gibibytes << 30, &vec![9; 1 << 20]);
+    }
+    assert!(
+        program.resident() < before + 48 * MIB,
+        "{}",
+        program.resident()
+    );
+    driver.run(copy(HBM, HBM + (17 << 30), 10 * MIB)).unwrap();
+    driver.peer.assert_in_step();
 }
