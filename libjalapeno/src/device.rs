@@ -1,5 +1,6 @@
 //! A device, opened: identity, capabilities, memory, interrupts, faults, clock and resets.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -22,6 +23,8 @@ use crate::fork::ForkMark;
 use crate::hbm::Hbm;
 use crate::irq::{Vector, Vectors};
 use crate::mmio::{Bar, Doorbell, until};
+use crate::pci::Root;
+use crate::transport::opening::{self, Backend};
 use crate::transport::user::{self, User};
 use crate::transport::{CONFIG_REGION, Description, Transport};
 use crate::units::{Generation, Uuid};
@@ -114,22 +117,32 @@ pub(crate) trait Generational: Send + Sync + std::fmt::Debug {
 }
 
 impl Device {
-    /// Opens a device by UUID, PCI address or `vfio-user:PATH`. At most 20 ms on the emulator.
+    /// Opens a device by UUID, PCI address or `vfio-user:PATH`. At most 20 ms on the emulator; a PCI
+    /// function is reset by the kernel as it is opened, which takes 100 ms more. A PCI function has
+    /// no observers: `Observe` reads one that nobody owns.
     ///
     /// # Errors
     /// `NotFound`, `Permission`, `Busy` (names the holder), `Version`, `Protocol`, `Lost`,
     /// `Unsupported`.
     pub fn open(name: &str, role: Role) -> Result<Arc<Self>> {
+        Self::open_by(name, role, crate::discover::backend()?)
+    }
+
+    /// As `open`, a PCI function by this backend; `JALAPENO_BACKEND` is not looked at.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_by(name: &str, role: Role, backend: Backend) -> Result<Arc<Self>> {
         if let Some(path) = name.strip_prefix("vfio-user:") {
             return Self::open_socket(path, role);
         }
         let found = crate::discover::resolve(name)?;
-        match found.strip_prefix("vfio-user:") {
-            Some(path) => Self::open_socket(path, role),
-            None => Err(Error::Unsupported {
-                what: format!("opening {found}: this version reaches devices by vfio-user only"),
-            }),
+        if let Some(path) = found.strip_prefix("vfio-user:") {
+            return Self::open_socket(path, role);
         }
+        let function = Root::default().function(&found);
+        let transport = opening::open(&function, backend, role != Role::Observe)?;
+        Self::open_transport(transport, found, role)
     }
 
     fn open_socket(path: &str, role: Role) -> Result<Arc<Self>> {
@@ -273,6 +286,20 @@ impl Device {
             });
         }
         Ok(())
+    }
+
+    /// Whether the host wants the device back (it is being unbound, removed or unplugged): drop
+    /// what was made from it, and it. The kernel waits for that.
+    #[must_use]
+    pub fn is_wanted_back(&self) -> bool {
+        self.transport.is_wanted()
+    }
+
+    /// An fd for the caller's own loop that turns readable then; `None` where nobody can ask
+    /// (vfio-user).
+    #[must_use]
+    pub fn wanted_back_fd(&self) -> Option<OwnedFd> {
+        self.transport.wanted_fd()
     }
 
     /// As `check`, and asks the device: it answers, and nobody reset it behind our back.

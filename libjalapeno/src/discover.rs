@@ -1,21 +1,21 @@
 //! Discovery: which devices there are, from the environment and from sysfs.
 //!
-//! `JALAPENO_DEVICES` (comma-separated `vfio-user:PATH`) adds devices; `JALAPENO_VISIBLE_DEVICES`
-//! (comma-separated UUIDs, PCI addresses or names) narrows what is seen. Both are ignored in a
-//! process that runs with privileges its caller does not have (AT_SECURE).
+//! `JALAPENO_DEVICES` (comma-separated `vfio-user:PATH` and PCI addresses) adds devices;
+//! `JALAPENO_VISIBLE_DEVICES` (comma-separated UUIDs, PCI addresses or names) narrows what is seen;
+//! `JALAPENO_BACKEND` (`auto`, `group`, `cdev`) says how PCI functions are opened. All are ignored in
+//! a process that runs with privileges its caller does not have (AT_SECURE).
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use jalapeno_hw::pci::{DEVICE, VENDOR};
 
 use crate::device::{Device, Role};
 use crate::error::{Error, Result};
+use crate::pci::{Function, Link, Root, is_address};
+use crate::transport::opening::{self, Backend};
 use crate::units::Uuid;
 
-/// Where the kernel lists PCI functions.
-const SYSFS: &str = "/sys/bus/pci/devices";
 /// The auxiliary vector's key of AT_SECURE.
 const AT_SECURE: u64 = 23;
 
@@ -24,37 +24,90 @@ const AT_SECURE: u64 = 23;
 pub struct Found {
     /// What `Device::open` takes: `vfio-user:PATH`, or a PCI address.
     pub name: String,
-    /// Its UUID, where it answered.
+    /// Its UUID, where it answered. A PCI function says it through the kernel module, or once it is
+    /// open: it is not opened (and so reset) for a list.
     pub uuid: Option<Uuid>,
     /// The device, open as an observer, where it answered.
     pub device: Option<Arc<Device>>,
     /// The kernel driver bound to it; PCI functions only.
     pub driver: Option<String>,
+    /// What sysfs says of it; PCI functions only.
+    pub place: Option<Place>,
     /// Why it cannot be used, if so.
     pub problem: Option<Error>,
+}
+
+/// Where a PCI function is in its machine, and who has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its NUMA node, where the machine has such.
+    pub numa_node: Option<u32>,
+    /// Its IOMMU group.
+    pub group: Option<u32>,
+    /// Its link now.
+    pub link: Option<Link>,
+    /// The best link it could have.
+    pub link_max: Option<Link>,
+    /// The processes that have it open, as far as this one may see.
+    pub holders: Vec<u32>,
 }
 
 /// Lists the devices there are. Disturbs no owner; a device that does not answer is listed with
 /// its problem.
 #[must_use]
 pub fn list() -> Vec<Found> {
-    let environment = Environment::of_process();
-    let mut found: Vec<Found> = environment.devices.iter().map(|name| look(name)).collect();
-    found.extend(pci(Path::new(SYSFS)));
+    list_in(&Root::default(), &Environment::of_process())
+}
+
+fn list_in(root: &Root, environment: &Environment) -> Vec<Found> {
+    let (named, others): (Vec<&String>, Vec<&String>) = environment
+        .devices
+        .iter()
+        .partition(|name| is_address(name));
+    let mut found: Vec<Found> = others.into_iter().map(|name| look(name)).collect();
+    found.extend(root.functions().iter().filter_map(|function| {
+        let wanted = named.contains(&&function.address);
+        (wanted || function.ids() == Some((VENDOR, DEVICE))).then(|| describe(function))
+    }));
+    found.extend(
+        named
+            .into_iter()
+            .filter(|name| !root.function(name).is_there())
+            .map(|name| Found {
+                name: name.clone(),
+                uuid: None,
+                device: None,
+                driver: None,
+                place: None,
+                problem: Some(absent(name)),
+            }),
+    );
     found.retain(|device| environment.shows(device));
     found
 }
 
+/// How PCI functions are to be opened, as the environment says.
+///
+/// # Errors
+/// `Invalid` where it says nonsense.
+pub(crate) fn backend() -> Result<Backend> {
+    Environment::of_process().backend.parse()
+}
+
+fn absent(name: &str) -> Error {
+    Error::NotFound {
+        name: name.into(),
+        why: "no PCI function has this address".into(),
+    }
+}
+
 /// What a name stands for: `vfio-user:PATH` and PCI addresses stand for themselves.
 pub(crate) fn resolve(name: &str) -> Result<String> {
-    if is_pci_address(name) {
-        if Path::new(SYSFS).join(name).exists() {
-            return Ok(name.into());
-        }
-        return Err(Error::NotFound {
-            name: name.into(),
-            why: "no PCI function has this address".into(),
-        });
+    if is_address(name) {
+        return match Root::default().function(name).is_there() {
+            true => Ok(name.into()),
+            false => Err(absent(name)),
+        };
     }
     let Ok(uuid) = name.parse::<Uuid>() else {
         return Err(Error::NotFound {
@@ -65,9 +118,16 @@ pub(crate) fn resolve(name: &str) -> Result<String> {
     };
     let seen = list();
     let count = seen.len();
-    seen.into_iter()
-        .find(|device| device.uuid == Some(uuid))
-        .map(|device| device.name)
+    let told = seen.iter().find(|device| device.uuid == Some(uuid));
+    // The rest are asked themselves: their owner wants one of them, so a reset of a free one is due.
+    let asked = || {
+        let silent = |device: &&Found| device.uuid.is_none() && device.is_free();
+        seen.iter().filter(silent).find(|device| {
+            Device::open(&device.name, Role::Observe).is_ok_and(|open| open.info().uuid == uuid)
+        })
+    };
+    told.or_else(asked)
+        .map(|device| device.name.clone())
         .ok_or_else(|| Error::NotFound {
             name: name.into(),
             why: format!("none of the {count} devices in sight has this UUID"),
@@ -98,7 +158,9 @@ fn look(name: &str) -> Found {
         Device::open(name, Role::Observe)
     } else {
         Err(Error::Invalid {
-            what: format!("JALAPENO_DEVICES has {name:?}: entries look like vfio-user:PATH"),
+            what: format!(
+                "JALAPENO_DEVICES has {name:?}: entries look like vfio-user:PATH or 0000:01:00.0"
+            ),
         })
     };
     let (device, problem) = match opened {
@@ -110,49 +172,37 @@ fn look(name: &str) -> Found {
         uuid: device.as_ref().map(|device| device.info().uuid),
         device,
         driver: None,
+        place: None,
         problem,
     }
 }
 
-/// PCI functions with our ids. Files that vanish while being read are functions that left.
-fn pci(root: &Path) -> Vec<Found> {
-    let Ok(entries) = fs::read_dir(root) else {
-        return Vec::new();
-    };
-    let id = |path: &Path, file: &str| -> Option<u16> {
-        let text = fs::read_to_string(path.join(file)).ok()?;
-        u16::from_str_radix(text.trim().strip_prefix("0x")?, 16).ok()
-    };
-    let mut found: Vec<Found> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let path = entry.path();
-            let ours = id(&path, "vendor")? == VENDOR && id(&path, "device")? == DEVICE;
-            let name = entry.file_name().into_string().ok()?;
-            let driver = fs::read_link(path.join("driver")).ok();
-            ours.then(|| Found {
-                problem: Some(Error::Unsupported {
-                    what: format!("opening {name}: this version reaches devices by vfio-user only"),
-                }),
-                name,
-                uuid: None,
-                device: None,
-                driver: driver
-                    .and_then(|link| Some(link.file_name()?.to_string_lossy().into_owned())),
-            })
-        })
-        .collect();
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    found
+impl Found {
+    /// Whether it is a PCI function that can be opened and that nobody seems to hold.
+    fn is_free(&self) -> bool {
+        let held = |place: &Place| !place.holders.is_empty();
+        self.problem.is_none() && self.place.as_ref().is_some_and(|place| !held(place))
+    }
 }
 
-fn is_pci_address(name: &str) -> bool {
-    let shape = b"hhhh:hh:hh.h";
-    name.len() == shape.len()
-        && name.bytes().zip(shape).all(|(byte, &kind)| match kind {
-            b'h' => byte.is_ascii_hexdigit(),
-            other => byte == other,
-        })
+/// A PCI function as sysfs and, where it is bound to the kernel module, the module tell of it.
+fn describe(function: &Function) -> Found {
+    Found {
+        name: function.address.clone(),
+        uuid: function
+            .text("jalapeno/uuid")
+            .and_then(|text| text.parse().ok()),
+        device: None,
+        driver: function.driver(),
+        place: Some(Place {
+            numa_node: function.numa_node(),
+            group: function.group(),
+            link: function.link(),
+            link_max: function.link_max(),
+            holders: function.holders(),
+        }),
+        problem: opening::survey(function).err(),
+    }
 }
 
 /// The environment, as far as it may be believed.
@@ -160,6 +210,7 @@ fn is_pci_address(name: &str) -> bool {
 struct Environment {
     devices: Vec<String>,
     visible: Option<Vec<String>>,
+    backend: String,
 }
 
 impl Environment {
@@ -171,10 +222,16 @@ impl Environment {
             secure,
             value("JALAPENO_DEVICES"),
             value("JALAPENO_VISIBLE_DEVICES"),
+            value("JALAPENO_BACKEND"),
         )
     }
 
-    fn of(secure: bool, devices: Option<String>, visible: Option<String>) -> Self {
+    fn of(
+        secure: bool,
+        devices: Option<String>,
+        visible: Option<String>,
+        backend: Option<String>,
+    ) -> Self {
         if secure {
             return Self::default();
         }
@@ -188,6 +245,7 @@ impl Environment {
         Self {
             devices: devices.map(split).unwrap_or_default(),
             visible: visible.map(split),
+            backend: backend.unwrap_or_default(),
         }
     }
 
@@ -211,6 +269,7 @@ fn is_secure(auxv: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pci::played::Machine;
 
     fn found(name: &str, uuid: Option<Uuid>) -> Found {
         Found {
@@ -218,6 +277,7 @@ mod tests {
             name: name.into(),
             uuid,
             driver: None,
+            place: None,
             problem: None,
         }
     }
@@ -226,13 +286,13 @@ mod tests {
     fn the_environment_adds_and_narrows() {
         let uuid = Uuid([7; 16]);
         let devices = Some("vfio-user:/a, ,vfio-user:/b,".into());
-        let environment = Environment::of(false, devices, Some(uuid.to_string()));
+        let environment = Environment::of(false, devices, Some(uuid.to_string()), None);
         assert_eq!(environment.devices, ["vfio-user:/a", "vfio-user:/b"]);
         assert!(environment.shows(&found("vfio-user:/a", Some(uuid))));
         assert!(!environment.shows(&found("vfio-user:/b", None)));
-        let named = Environment::of(false, None, Some("0000:01:00.0".into()));
+        let named = Environment::of(false, None, Some("0000:01:00.0".into()), None);
         assert!(named.shows(&found("0000:01:00.0", None)));
-        let none = Environment::of(false, None, Some(String::new()));
+        let none = Environment::of(false, None, Some(String::new()), None);
         assert!(
             !none.shows(&found("0000:01:00.0", None)),
             "set and empty: none"
@@ -241,7 +301,12 @@ mod tests {
 
     #[test]
     fn a_privileged_process_believes_no_environment() {
-        let environment = Environment::of(true, Some("vfio-user:/evil".into()), Some("x".into()));
+        let environment = Environment::of(
+            true,
+            Some("vfio-user:/evil".into()),
+            Some("x".into()),
+            Some("group".into()),
+        );
         assert_eq!(environment, Environment::default());
         let pair = |key: u64, value: u64| [key.to_ne_bytes(), value.to_ne_bytes()].concat();
         assert!(!is_secure(&[pair(6, 4096), pair(23, 0)].concat()));
@@ -261,26 +326,40 @@ mod tests {
     }
 
     #[test]
-    fn a_pci_function_is_found_by_its_ids_and_its_driver_is_named() {
-        let root = std::env::temp_dir().join(format!("jalapeno-pci-{}", std::process::id()));
-        let write = |bdf: &str, vendor: &str, device: &str| {
-            let path = root.join(bdf);
-            fs::create_dir_all(&path).unwrap();
-            fs::write(path.join("vendor"), vendor).unwrap();
-            fs::write(path.join("device"), device).unwrap();
-            path
-        };
-        let ours = format!("{VENDOR:#06x}\n");
-        let card = write("0000:02:00.0", &ours, &format!("{DEVICE:#06x}\n"));
-        std::os::unix::fs::symlink("/sys/bus/pci/drivers/vfio-pci", card.join("driver")).unwrap();
-        write("0000:01:00.0", "0x8086\n", "0x0001\n");
-        write("0000:03:00.0", &ours, "garbage");
-        fs::create_dir_all(root.join("0000:04:00.0")).unwrap(); // its files have vanished
-        let list = pci(&root);
-        fs::remove_dir_all(&root).unwrap();
-        assert_eq!(list.len(), 1);
-        assert_eq!(list[0].name, "0000:02:00.0");
+    fn cards_are_found_by_their_ids_and_say_where_they_are_and_what_keeps_them() {
+        let machine = Machine::new();
+        let ours = (VENDOR, DEVICE);
+        machine.function("0000:02:00.0", ours, Some(4), Some("vfio-pci"));
+        machine.function("0000:03:00.0", ours, Some(5), Some("jalapeno_vfio_pci"));
+        machine.function("0000:05:00.0", ours, Some(6), Some("nvme"));
+        machine.function("0000:01:00.0", (0x8086, 1), Some(1), Some("e1000e"));
+        machine.function("0000:06:00.0", (0x8086, 1), Some(8), Some("vfio-pci"));
+        machine.write("sys/bus/pci/devices/0000:04:00.0/vendor", "garbage");
+        let uuid = Uuid([7; 16]);
+        let shim = "sys/bus/pci/devices/0000:03:00.0/jalapeno/uuid";
+        machine.write(shim, &format!("{uuid}\n"));
+        machine.process(41, &machine.path.join("dev/vfio/4"));
+        let named = Some("0000:06:00.0,0000:07:00.0".into());
+        let list = list_in(&machine.root, &Environment::of(false, named, None, None));
+        let names: Vec<&str> = list.iter().map(|found| found.name.as_str()).collect();
+        let expected = [
+            "0000:02:00.0",
+            "0000:03:00.0",
+            "0000:05:00.0",
+            "0000:06:00.0",
+            "0000:07:00.0",
+        ];
+        assert_eq!(names, expected);
         assert_eq!(list[0].driver.as_deref(), Some("vfio-pci"));
-        assert!(pci(&root).is_empty(), "no sysfs, no functions");
+        let place = list[0].place.as_ref().unwrap();
+        assert_eq!((place.group, &place.holders[..]), (Some(4), &[41][..]));
+        assert!(!list[0].is_free() && list[1].is_free());
+        assert_eq!(list[1].uuid, Some(uuid));
+        let problem = list[2].problem.as_ref().unwrap().to_string();
+        assert!(problem.contains("bound to nvme"), "{problem}");
+        assert!(list[4].problem.is_some() && list[4].place.is_none());
+        let only = Some(uuid.to_string());
+        let narrowed = list_in(&machine.root, &Environment::of(false, None, only, None));
+        assert_eq!(narrowed.len(), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Userspace driver library for the Jalapeño LLM inference accelerator.
 //!
 //! Floors, from the ground up; a file uses only what lies below it:
-//! `hw`, `wire` (crates of their own) · `error` `units` `fork` · `transport` · `mmio` `order` `dma`
+//! `hw`, `wire` (crates of their own) · `error` `units` `fork` `pci` · `transport` · `mmio` `order` `dma`
 //! `hbm` `irq` `clock` `capabilities` · `ring` `queue` · `device` `session` `transfer` `telemetry`
 //! `discover`.
 
@@ -24,6 +24,7 @@ mod ledger;
 mod management;
 pub mod mmio;
 mod order;
+pub mod pci;
 pub mod queue;
 mod ring;
 pub mod session;

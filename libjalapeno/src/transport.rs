@@ -2,14 +2,21 @@
 //!
 //! A mapped BAR is a pointer, so doorbells and completion polls make no call through here.
 
+mod cdev;
+mod group;
+mod iova;
+pub mod opening;
+mod region;
+mod uapi;
 pub mod user;
+mod vfio;
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::units::Iova;
 
 /// PCI regions, numbered as VFIO does.
@@ -100,8 +107,23 @@ pub trait Transport: Send + Sync + fmt::Debug {
     fn set_vectors(&self, first: u32, eventfds: &[Option<BorrowedFd<'_>>]) -> Result<()>;
     /// Function level reset.
     fn reset(&self) -> Result<()>;
+    /// Reset of the bus or slot; refused, with their names, where it would hit other functions.
+    fn reset_bus(&self) -> Result<()> {
+        Err(Error::Unsupported {
+            what: format!("a reset of the bus by {}", self.describe().backend),
+        })
+    }
     /// An fd that turns readable or hangs up when the device goes away; pollable.
     fn lost_fd(&self) -> Option<OwnedFd>;
     /// Whether the device is known to be gone.
     fn is_lost(&self) -> bool;
+    /// An fd that turns readable, and stays so, when the host wants the device back: it should be
+    /// closed soon. `None` where nobody can ask.
+    fn wanted_fd(&self) -> Option<OwnedFd> {
+        None
+    }
+    /// Whether the host wants the device back.
+    fn is_wanted(&self) -> bool {
+        false
+    }
 }

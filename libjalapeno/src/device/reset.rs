@@ -23,9 +23,9 @@ pub struct ResetReport {
 }
 
 impl Device {
-    /// Resets: level `Queue` (with its number), `Engines`, `Device` or `Function`. Returns when the
-    /// device serves again and that was verified. `Device` and `Function` end the generation: every
-    /// queue is gone, what was made before is stale, memory mappings stay.
+    /// Resets: level `Queue` (with its number), `Engines`, `Device`, `Function` or `Bus`. Returns
+    /// when the device serves again and that was verified. `Device` and what is above it end the
+    /// generation: every queue is gone, what was made before is stale, memory mappings stay.
     ///
     /// # Errors
     /// `Late` (go one level up), `NeedsReset` (the device says that it failed), `Unsupported`
@@ -44,21 +44,26 @@ impl Device {
                 self.transport.reset()?;
                 master(&self.transport, true)?;
             }
-            ResetLevel::Client | ResetLevel::Bus => {
+            ResetLevel::Bus => {
+                self.transport.reset_bus()?;
+                master(&self.transport, true)?;
+            }
+            ResetLevel::Client => {
                 return Err(Error::Unsupported {
                     what: format!("a reset at level {} by this library", level.name()),
                 });
             }
         }
         let left = || within.saturating_sub(begin.elapsed());
-        if matches!(level, ResetLevel::Device | ResetLevel::Function) {
+        let whole = matches!(level, ResetLevel::Function | ResetLevel::Bus);
+        if whole || level == ResetLevel::Device {
             until("the device's new generation", left(), || {
                 let there = self.registers.read::<Magic>()?.0 == jalapeno_hw::regs::MAGIC;
                 Ok(there && self.registers.read::<GenerationRegister>()?.0 > before)
             })?;
             self.wait_ready()?;
             self.accept_features()?;
-            if level == ResetLevel::Function {
+            if whole {
                 owner.vectors.renew()?;
             }
         }

@@ -13,12 +13,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use zerocopy::{FromBytes, IntoBytes};
 
 mod greeting;
-mod region;
 mod socket;
 
 use greeting::{greet, holder};
 use socket::{Failure, Reply, Socket};
 
+use super::region;
 use super::{Area, BarMapping, Description, HostRange, Protection, Transport};
 use crate::error::{Error, Result};
 use crate::fork::ForkMark;

@@ -1,9 +1,10 @@
-//! A region's description: its size, and which areas of it can be mapped.
+//! A region's description: its size, and which areas of it can be mapped. vfio-user and the kernel
+//! write the same structures.
 
 use jalapeno_wire as wire;
 use zerocopy::FromBytes;
 
-use crate::transport::Area;
+use super::Area;
 
 /// Most areas believed in a region.
 const AREAS_MAX: u32 = 64;

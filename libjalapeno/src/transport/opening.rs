@@ -1,0 +1,236 @@
+//! Opening a PCI function: which backend, what stands in the way, and patience with an owner that
+//! is still exiting.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Transport, cdev, group};
+use crate::error::{Error, Result};
+use crate::pci::Function;
+
+/// How a PCI function is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// By its device node where the kernel has one, by its group elsewhere.
+    #[default]
+    Auto,
+    /// By its IOMMU group (type1).
+    Group,
+    /// By its device node (iommufd).
+    Cdev,
+}
+
+impl std::str::FromStr for Backend {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "" | "auto" => Ok(Self::Auto),
+            "group" => Ok(Self::Group),
+            "cdev" => Ok(Self::Cdev),
+            _ => Err(Error::Invalid {
+                what: format!("JALAPENO_BACKEND is {text:?}: auto, group or cdev"),
+            }),
+        }
+    }
+}
+
+/// Longest that a killed owner may take to exit: its close resets the device.
+const EXIT_TIME: Duration = Duration::from_secs(1);
+
+/// Opens `function`. `owns`: to run jobs.
+///
+/// # Errors
+/// `NotFound`, `Permission`, `Busy` (after 1 s; names the holder), `Unsupported` (no IOMMU, a
+/// group that is not viable, another driver; each in words), `Io`.
+pub fn open(function: &Function, backend: Backend, owns: bool) -> Result<Arc<dyn Transport>> {
+    survey(function)?;
+    let begin = Instant::now();
+    loop {
+        let opened = match backend {
+            Backend::Group => group::open(function, owns),
+            Backend::Cdev => cdev::open(function, owns),
+            Backend::Auto if cdev::is_possible(function) => cdev::open(function, owns),
+            Backend::Auto => group::open(function, owns),
+        };
+        match opened {
+            Err(Error::Busy { on, .. }) => {
+                if begin.elapsed() >= EXIT_TIME {
+                    let holder = function.holders().first().copied();
+                    return Err(Error::Busy { on, holder });
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// What sysfs says before anything is opened.
+pub(crate) fn survey(function: &Function) -> Result<()> {
+    let address = &function.address;
+    if !function.is_there() {
+        return Err(Error::NotFound {
+            name: address.clone(),
+            why: "no PCI function has this address".into(),
+        });
+    }
+    if function.is_given_to_vfio() {
+        if function.is_without_iommu() {
+            return Err(Error::Unsupported {
+                what: format!(
+                    "opening {address}: it is in VFIO's mode without an IOMMU, where the device \
+                     could reach all of memory: turn the IOMMU on"
+                ),
+            });
+        }
+        return Ok(());
+    }
+    let bound = match function.driver() {
+        Some(driver) => format!("it is bound to {driver}"),
+        None => "no driver is bound to it".into(),
+    };
+    Err(Error::Unsupported {
+        what: format!("opening {address}: {bound}, not to vfio-pci: sudo jalctl bind {address}"),
+    })
+}
+
+/// Opens one of VFIO's nodes.
+pub(super) fn node(function: &Function, path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(|source| refused_node(function, path, source))
+}
+
+/// Why a node, or the device behind it, could not be had.
+pub(super) fn refused_node(function: &Function, path: &Path, source: io::Error) -> Error {
+    let on = path.display().to_string();
+    match source.raw_os_error() {
+        Some(libc::EBUSY) => Error::Busy {
+            on: function.address.clone(),
+            holder: None,
+        },
+        Some(libc::EACCES) => Error::Permission {
+            tried: "open",
+            hint: permission_hint(path),
+            on,
+        },
+        Some(libc::ENOENT | libc::ENXIO) => Error::NotFound {
+            name: function.address.clone(),
+            why: format!("{on} is not there: sudo modprobe vfio-pci, then jalctl doctor"),
+        },
+        _ => Error::Io {
+            tried: "open",
+            on: format!("{} by {on}", function.address),
+            source,
+        },
+    }
+}
+
+/// The command that gives this user the node: its group where one may read and write it.
+fn permission_hint(path: &Path) -> String {
+    let Ok(about) = std::fs::metadata(path) else {
+        return "sudo jalctl setup --apply".into();
+    };
+    let name = nix::unistd::Group::from_gid(about.gid().into())
+        .ok()
+        .flatten()
+        .map_or_else(|| about.gid().to_string(), |group| group.name);
+    if about.mode() & 0o060 == 0o060 && about.gid() != 0 {
+        format!("sudo usermod -aG {name} $USER, then log in anew")
+    } else {
+        "sudo jalctl setup --apply (a udev rule gives /dev/vfio to the group jalapeno)".into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+    use crate::pci::played::Machine;
+
+    const OURS: (u16, u16) = (0xA1A0, 1);
+
+    fn why(function: &Function, backend: Backend) -> String {
+        open(function, backend, true).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_stands_in_the_way_is_said_before_anything_is_opened() {
+        let machine = Machine::new();
+        let absent = machine.root.function("0000:09:00.0");
+        let error = open(&absent, Backend::Auto, true).unwrap_err();
+        assert_eq!(error.code(), Code::NotFound);
+        let elsewhere = machine.function("0000:02:00.0", OURS, Some(1), Some("nvme"));
+        let text = why(&elsewhere, Backend::Auto);
+        assert!(
+            text.contains("bound to nvme") && text.contains("jalctl bind 0000:02:00.0"),
+            "{text}"
+        );
+        let unbound = machine.function("0000:03:00.0", OURS, Some(2), None);
+        assert!(why(&unbound, Backend::Auto).contains("no driver is bound"));
+        let bare = machine.function("0000:04:00.0", OURS, None, Some("vfio-pci"));
+        assert!(why(&bare, Backend::Auto).contains("no IOMMU group"));
+        let unsafe_ = machine.function("0000:05:00.0", OURS, Some(5), Some("vfio-pci"));
+        machine.write("sys/kernel/iommu_groups/5/name", "vfio-noiommu\n");
+        assert!(why(&unsafe_, Backend::Auto).contains("without an IOMMU"));
+    }
+
+    #[test]
+    fn a_node_that_is_missing_or_no_vfio_is_an_error_in_words() {
+        let machine = Machine::new();
+        let card = machine.function("0000:02:00.0", OURS, Some(7), Some("vfio-pci"));
+        let text = why(&card, Backend::Group);
+        assert!(text.contains("dev/vfio/7 is not there"), "{text}");
+        assert!(why(&card, Backend::Cdev).contains("JALAPENO_BACKEND=group"));
+        machine.write("dev/vfio/7", "");
+        assert!(why(&card, Backend::Group).contains("dev/vfio/vfio is not there"));
+        machine.write("dev/vfio/vfio", "");
+        let error = open(&card, Backend::Group, true).unwrap_err();
+        assert_eq!(error.code(), Code::Io, "{error}");
+    }
+
+    #[test]
+    fn the_device_node_is_chosen_where_the_kernel_has_it_all() {
+        let machine = Machine::new();
+        let card = machine.function("0000:02:00.0", OURS, Some(7), Some("vfio-pci"));
+        let folder = "sys/bus/pci/devices/0000:02:00.0/vfio-dev/vfio0";
+        machine.write(format!("{folder}/dev"), "511:0\n");
+        assert!(!cdev::is_possible(&card), "no node, no /dev/iommu");
+        machine.write("dev/vfio/devices/vfio0", "");
+        assert!(!cdev::is_possible(&card), "no /dev/iommu");
+        machine.write("dev/iommu", "");
+        assert!(cdev::is_possible(&card));
+        let text = why(&card, Backend::Auto);
+        assert!(text.contains("devices/vfio0"), "{text}");
+    }
+
+    #[test]
+    fn a_busy_device_is_waited_for_and_then_its_holder_named() {
+        let machine = Machine::new();
+        let card = machine.function("0000:02:00.0", OURS, Some(7), Some("vfio-pci"));
+        machine.process(77, &machine.path.join("dev/vfio/7"));
+        let busy = io::Error::from_raw_os_error(libc::EBUSY);
+        let error = refused_node(&card, Path::new("/dev/vfio/7"), busy);
+        assert!(matches!(error, Error::Busy { .. }));
+        assert_eq!(card.holders(), [77]);
+    }
+
+    #[test]
+    fn backends_have_names() {
+        assert_eq!("cdev".parse::<Backend>().unwrap(), Backend::Cdev);
+        assert_eq!("".parse::<Backend>().unwrap(), Backend::Auto);
+        assert!(
+            "noiommu"
+                .parse::<Backend>()
+                .unwrap_err()
+                .to_string()
+                .contains("auto, group or cdev")
+        );
+    }
+}
