@@ -13,7 +13,7 @@ struct House {
 const LIBRARY: House = House {
     folder: "libjalapeno/src/",
     floors: &[
-        &["error", "units", "order", "fork"],
+        &["error", "units", "order", "fork", "pci"],
         &["transport"],
         &["mmio", "dma", "hbm", "irq", "clock", "capabilities"],
         &[

@@ -114,6 +114,7 @@ impl<S: AddressSpace> Vfio<S> {
                 page_bytes: layout.page_bytes,
                 needs_file: false,
                 pins: true,
+                owner_pid: None,
             },
             offsets: [0; 8],
             resettable: false,
