@@ -28,7 +28,8 @@ check:                  ## formatting, lints, floors, headers, documents
 bench:                  ## figures against peers of the same run; target/bench.json
 	tests/bench/run
 
-install: all            ## [DESTDIR=] [PREFIX=]
+# Under sudo there is often no cargo: then what `make all` left is installed.
+install: $(if $(shell command -v $(CARGO) 2>/dev/null),all) ## [DESTDIR=] [PREFIX=]
 	packaging/install "$(OUT)" "$(DESTDIR)" "$(PREFIX)" "$(LIBDIR)"
 
 uninstall:

@@ -330,7 +330,9 @@ impl Error {
             Self::Busy {
                 holder: Some(pid), ..
             } => format!("wait for process {pid} to end, or open the device as an observer").into(),
-            Self::Busy { .. } => "jalctl ps names the holder; an observer can still open it".into(),
+            Self::Busy { .. } => {
+                "wait for its owner to end, or open the device as an observer".into()
+            }
             Self::Lost { .. } => {
                 "check that the card or its emulator is there, then open it again".into()
             }

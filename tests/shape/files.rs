@@ -4,6 +4,8 @@ use crate::tree::{File, code, expect_none, files};
 
 /// Lines that a file may have, its unit tests not counted.
 const LINES: usize = 500;
+/// Below this, an excuse is taken back.
+const NEARLY: usize = 450;
 
 /// Longer ones, each with its reason.
 const LONG: &[(&str, &str)] = &[
@@ -13,6 +15,10 @@ const LONG: &[(&str, &str)] = &[
         "every malformed message of the protocol, in the document's order",
     ),
     (
+        "libjalapeno/src/transport/user.rs",
+        "the verbs of the transport, one after the other",
+    ),
+    (
         "tests/emulator/src/execute.rs",
         "every packet stands beside its refusals, in the document's order",
     ),
@@ -20,6 +26,10 @@ const LONG: &[(&str, &str)] = &[
 
 /// Where unsafe code may be, outside tests: a file, or a folder ending in /; and what for.
 const UNSAFE: &[(&str, &str)] = &[
+    (
+        "jalctl/src/command/emulate.rs",
+        "a signal handler that stores one atomic",
+    ),
     ("libjalapeno/capi/src/", "pointers from C"),
     (
         "libjalapeno/src/dma.rs",
@@ -137,7 +147,7 @@ fn no_file_is_long_without_a_reason() {
     for (path, reason) in LONG {
         let file = files.iter().find(|file| file.path == *path);
         let lines = file.map_or(0, |file| file.text.lines().count());
-        assert!(lines > LINES, "{path} needs no excuse any more ({reason})");
+        assert!(lines > NEARLY, "{path} needs no excuse any more ({reason})");
     }
 }
 

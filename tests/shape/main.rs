@@ -8,6 +8,7 @@ mod document;
 mod files;
 mod floors;
 mod header;
+mod kernel;
 mod layout;
 mod tree;
 mod words;

@@ -76,7 +76,8 @@ fn made(text: &str) -> Vec<&str> {
     let blocks = text.split("```sh\n").skip(1);
     let lines = blocks
         .filter_map(|rest| rest.split("\n```").next())
-        .flat_map(str::lines);
+        .flat_map(str::lines)
+        .flat_map(|line| line.split("&&"));
     let words = lines.map(|line| line.split_whitespace().skip_while(|word| *word == "sudo"));
     words
         .filter_map(|mut words| (words.next() == Some("make")).then_some(words))
@@ -143,6 +144,64 @@ fn targets_of_make_that_documents_name_exist() {
         }
     }
     expect_none(&broken);
+}
+
+/// The commands of jalctl that a text tells its reader to use: in backticks, in strings, at the
+/// beginning of a line or a sentence's end.
+fn told_to_run(text: &str) -> Vec<&str> {
+    let begins = |before: &str| before.is_empty() || before.ends_with(['`', '"', '\n', ' ', '(']);
+    let word = |c: char| !c.is_ascii_lowercase() && c != '-';
+    let found = text
+        .match_indices("jalctl ")
+        .filter(|(at, _)| begins(&text[..*at]));
+    let names = found.filter_map(|(at, all)| text[at + all.len()..].split(word).next());
+    let prose = [
+        "and", "is", "or", "command", "writes", "are", "may", "has", "does", "finds", "use", "uses",
+    ];
+    names
+        .filter(|name| !name.is_empty() && !prose.contains(name))
+        .collect()
+}
+
+/// What jalctl has, by its own list.
+fn commands() -> Vec<String> {
+    let list = read("jalctl/src/command.rs");
+    let list = list.split("enum Command {").nth(1).unwrap_or_default();
+    let rows = list
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with('}'));
+    let variants = rows.filter_map(|line| line.split('(').next());
+    variants
+        .filter(|name| name.starts_with(char::is_uppercase))
+        .map(str::to_lowercase)
+        .collect()
+}
+
+#[test]
+fn commands_of_jalctl_that_documents_and_hints_name_exist() {
+    let commands = commands();
+    assert!(commands.len() >= 5, "{commands:?}");
+    let mut broken = Vec::new();
+    for file in files() {
+        let document = file.path.ends_with(".md") && !file.path.starts_with("tests/");
+        let hint = ["libjalapeno/", "jalctl/src/"]
+            .iter()
+            .any(|place| file.path.starts_with(place));
+        if !document && !hint {
+            continue;
+        }
+        for name in told_to_run(&file.text) {
+            if !commands.iter().any(|command| command == name) {
+                broken.push(format!("{}: there is no `jalctl {name}`", file.path));
+            }
+        }
+    }
+    expect_none(&broken);
+    assert_eq!(
+        told_to_run("`jalctl cook` x\njalctl burn now; jalctl and jalctlx y"),
+        ["cook", "burn"]
+    );
 }
 
 /// The bold error texts of the troubleshooting guide, those of other software left out.
@@ -306,6 +365,6 @@ fn bad_documents_are_noticed() {
         "int a;"
     );
     assert_eq!(block("```cpp\nint a;\n```", "c"), "");
-    let shell = "```sh\nsudo make demo LEG=6.1 # make x\necho make y\n```\nmake z";
-    assert_eq!(made(shell), ["demo"]);
+    let shell = "```sh\nmake all && sudo make demo LEG=6.1 # make x\necho make y\n```\nmake z";
+    assert_eq!(made(shell), ["all", "demo"]);
 }

@@ -282,7 +282,7 @@ catalogue! {
         "Do not shrink or unmap memory that the device uses.";
     /// An HBM error was corrected. detail[0]: stack; detail[1]: page.
     EccCorrected "ECC_CORRECTED" = 0x0210 Memory Warning Device None
-        "Nothing; watch the rate with jalctl health.";
+        "Nothing; watch the rate in the telemetry.";
     /// An HBM error could not be corrected; the job that read it failed. detail as above.
     EccUncorrected "ECC_UNCORRECTED" = 0x0211 Memory Error Job Retry
         "Run the job again; the page will be retired.";
@@ -305,10 +305,10 @@ catalogue! {
 
     /// TAIL lies further ahead than the ring is long. detail[0]: TAIL; detail[1]: completed.
     BadDoorbell "BAD_DOORBELL" = 0x0401 Queue Error Queue RestartQueue
-        "A driver fault: report it with jalctl dump.";
+        "A driver fault: report it with its record.";
     /// A packet below TAIL has the wrong validity bit. detail[0]: its header.
     BadValidity "BAD_VALIDITY" = 0x0402 Queue Error Queue RestartQueue
-        "A driver fault: report it with jalctl dump.";
+        "A driver fault: report it with its record.";
     /// A queue's sizes, alignment or vector are not possible. detail[0]: byte offset in QueueCreate.
     BadQueueShape "BAD_QUEUE_SHAPE" = 0x0403 Queue Error Queue RestartQueue
         "Ask the QUEUES capability what the device has.";
@@ -361,29 +361,29 @@ catalogue! {
 
     /// A completion went backwards. detail[0]: seen; detail[1]: before.
     SequenceBackwards "SEQUENCE_BACKWARDS" = 0x0F01 Protocol Error Queue ResetDevice
-        "Reset the device; report it with jalctl dump.";
+        "Reset the device; report it with its record.";
     /// A completion lies beyond what was submitted. detail[0]: seen; detail[1]: submitted.
     SequenceBeyond "SEQUENCE_BEYOND" = 0x0F02 Protocol Error Queue ResetDevice
-        "Reset the device; report it with jalctl dump.";
+        "Reset the device; report it with its record.";
     /// An error record names a packet that was not in flight. detail[0]: its sequence.
     RecordStray "RECORD_STRAY" = 0x0F03 Protocol Error Queue ResetDevice
-        "Reset the device; report it with jalctl dump.";
+        "Reset the device; report it with its record.";
     /// An error record belongs to an earlier lap or generation.
     RecordStale "RECORD_STALE" = 0x0F04 Protocol Error Queue ResetDevice
-        "Reset the device; report it with jalctl dump.";
+        "Reset the device; report it with its record.";
     /// An error record's CRC or form is wrong.
     RecordCorrupt "RECORD_CORRUPT" = 0x0F05 Protocol Error Queue ResetDevice
-        "Reset the device; report it with jalctl dump.";
+        "Reset the device; report it with its record.";
     /// The queue stopped and no error record says why.
     RecordMissing "RECORD_MISSING" = 0x0F06 Protocol Error Queue ResetDevice
-        "Reset the device; report it with jalctl dump.";
+        "Reset the device; report it with its record.";
     /// A register or capability record holds what the specification rules out.
     BadDiscovery "BAD_DISCOVERY" = 0x0F07 Protocol Fatal Device UpdateFirmware
         "Update the firmware or the library.";
     /// An interrupt did not come; polling found the work done.
     InterruptMissing "INTERRUPT_MISSING" = 0x0F08 Protocol Warning Device None
-        "Check interrupt remapping with jalctl doctor.";
+        "Check that the host remaps interrupts: the kernel says so at boot.";
     /// A doorbell was lost; ringing again helped.
     DoorbellLost "DOORBELL_LOST" = 0x0F09 Protocol Warning Queue None
-        "Nothing; report it with jalctl dump if it is frequent.";
+        "Nothing; report it if it is frequent.";
 }

@@ -1,7 +1,7 @@
 //! The Jalapeño host interface, declared: registers, packets, records, codes and limits.
 //!
 //! This crate is the one truth about the device as software sees it. Each row here yields a Rust
-//! type, a row in a table (walked by `jalctl regs`, the emulator's BAR decode and tracers) and a
+//! type, a row in a table (walked by register dumps, the emulator's BAR decode and tracers) and a
 //! line of `include/jalapeno_hw.h`. What a row *means* stands in `docs/host-interface.md`, whose
 //! section numbers are cited as `Host interface N.N`. Everything is little-endian.
 #![no_std]
