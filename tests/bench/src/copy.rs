@@ -1,0 +1,99 @@
+//! COPY of 64 MiB to the device and back, beside memcpy.
+
+use std::time::Instant;
+
+use jalapeno::HostOptions;
+use jalapeno::hw::packets::Opcode;
+use memmap2::MmapOptions;
+
+use crate::bench::{Bench, Outcome};
+use crate::cores::Cores;
+use crate::emulator::Emulator;
+use crate::figure::{Goal, Measured, Plan};
+use crate::nop::{Open, of, round_trip};
+
+const OUT: &str = "COPY host to device, 64 MiB";
+const BACK: &str = "COPY device to host, 64 MiB";
+const PEER: Option<&str> = Some("memcpy");
+const GOAL: Goal = Goal::RatioAtLeast(0.9);
+
+/// What is measured here.
+pub const PLANS: &[Plan] = &[
+    Plan {
+        name: OUT,
+        unit: "GB/s",
+        peer: PEER,
+        goal: GOAL,
+    },
+    Plan {
+        name: BACK,
+        unit: "GB/s",
+        peer: PEER,
+        goal: GOAL,
+    },
+];
+
+const BYTES: usize = 64 << 20;
+const SAMPLES: usize = 21;
+
+/// Measures it: memcpy runs on the device's core, where the device copies.
+pub fn measure(bench: &Bench) -> Outcome {
+    let emulator = Emulator::start(bench, bench.cores.device()?)?;
+    Cores::pin(bench.cores.client)?;
+    let mut open = Open::new(&emulator.name(), 1)?;
+    let failed = |error: jalapeno::Error| format!("allocate {BYTES} bytes: {error}");
+    let options = HostOptions::default();
+    let host = open.session.host_memory(BYTES as u64, options);
+    let host = host.map_err(failed)?;
+    let card = open.session.device_memory(BYTES as u64).map_err(failed)?;
+    let (host_at, card_at) = (host.address().0, card.address().0);
+
+    let populated = || {
+        let mut map = MmapOptions::new().len(BYTES).map_anon()?;
+        map.fill(1);
+        Ok(map)
+    };
+    let failed = |error: std::io::Error| format!("allocate {BYTES} bytes: {error}");
+    let from = populated().map_err(failed)?;
+    let mut to = populated().map_err(failed)?;
+
+    let mut marker = [7u8; 16];
+    let check = |error: jalapeno::Error| format!("check what was copied: {error}");
+    let middle = BYTES as u64 / 2;
+    host.memory().write(middle, &marker).map_err(check)?;
+    let (mut out, mut back) = (Vec::new(), Vec::new());
+    for sample in 0..=SAMPLES {
+        let there = copy(&mut open, host_at, card_at)?;
+        Cores::pin(bench.cores.device()?)?;
+        let begin = Instant::now();
+        to.copy_from_slice(&from);
+        let peer = rate(begin);
+        std::hint::black_box(&to);
+        Cores::pin(bench.cores.client)?;
+        let home = copy(&mut open, card_at, host_at)?;
+        // The first one populates the device's memory.
+        if sample > 0 {
+            out.push((there, peer));
+            back.push((home, peer));
+        }
+    }
+    host.memory().read(middle, &mut marker).map_err(check)?;
+    bench.cores.unpin()?;
+    if marker != [7; 16] {
+        return Err("what came home is not what was sent".into());
+    }
+    let figures = [(OUT, out), (BACK, back)];
+    let figures = figures.map(|(name, pairs)| (name, Ok(Measured::beside(&pairs))));
+    Ok(figures.into())
+}
+
+fn copy(open: &mut Open, from: u64, to: u64) -> Result<f64, String> {
+    let packet = of(Opcode::Copy, [from, to, BYTES as u64, 0, 0]);
+    let begin = Instant::now();
+    round_trip(open.queue()?, &packet)?;
+    Ok(rate(begin))
+}
+
+fn rate(begin: Instant) -> f64 {
+    BYTES as f64 / begin.elapsed().as_secs_f64() / 1e9
+}
