@@ -241,6 +241,12 @@ impl Manager {
                 why: "its queue 0 no longer answers",
             });
         }
+        // A reset of the engines stops queue 0 too: then it is this session's to let run again.
+        match queue.completions().poll() {
+            Ok(_) => {}
+            Err(Error::Stopped) => queue.resume()?,
+            Err(error) => return Err(error),
+        }
         turn.input.write(0, input)?;
         let mut packet = Packet::ZERO;
         packet.header = header(Opcode::Manage, command.code());
@@ -250,7 +256,7 @@ impl Manager {
         let within = time + PATIENCE;
         let done = queue.completions().wait(seq, Some(within));
         match &done {
-            Err(Error::Fault(_)) => queue.resume()?,
+            Err(Error::Fault(_) | Error::Cancelled) => queue.resume()?,
             // The input must not be written again while the device may still read it.
             Err(Error::Late { .. }) => {
                 turn.stuck = true;

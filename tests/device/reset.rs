@@ -4,7 +4,9 @@ use jalapeno::device::Role;
 use jalapeno::dma::{HostMemory, HostOptions};
 use jalapeno::error::Code;
 use jalapeno_hw::regs::{DeviceState, ResetLevel};
-use jalapeno_tests::{SOON, board, open};
+use jalapeno_tests::packet::nop;
+use jalapeno_tests::stage::by_sequence;
+use jalapeno_tests::{SOON, board, open, stage};
 
 #[test]
 fn a_device_reset_ends_the_generation_and_the_card_serves_again() {
@@ -62,4 +64,32 @@ fn an_observer_learns_of_a_reset_that_it_did_not_ask_for() {
     owner.reset(ResetLevel::Device, 0, SOON).unwrap();
     assert_eq!(watcher.verify().unwrap_err().code(), Code::Stale);
     owner.verify().unwrap();
+}
+
+#[test]
+fn after_a_reset_of_the_engines_the_session_still_makes_and_closes_queues() {
+    let stage = stage();
+    let session = stage.session();
+    let mut queue = by_sequence(&session, 4);
+    let idle = by_sequence(&session, 4);
+    let device = session.device();
+    device.reset(ResetLevel::Engines, 0, SOON).unwrap();
+    // Queue 0, which nobody sees, was stopped as well.
+    let mut fresh = by_sequence(&session, 4);
+    let seq = fresh.submit_one(&nop(1)).unwrap();
+    fresh.completions().wait(seq, Some(SOON)).unwrap();
+    // An idle queue stopped at a job that does not exist yet.
+    let refused = loop {
+        match queue.submit_one(&nop(1)) {
+            Ok(seq) => drop(queue.completions().wait(seq, Some(SOON))),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.code(), Code::Stopped);
+    queue.resume().unwrap();
+    let seq = queue.submit_one(&nop(1)).unwrap();
+    queue.completions().wait(seq, Some(SOON)).unwrap();
+    let maps = device.dma().unwrap().usage().maps;
+    drop((idle, fresh, queue));
+    assert_eq!(device.dma().unwrap().usage().maps, maps - 6, "two a queue");
 }
