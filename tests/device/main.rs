@@ -1,5 +1,7 @@
 //! Stories of the library on a board: one file a theme.
 
+mod cell;
+mod faults;
 mod fence;
 mod memory;
 mod open;

@@ -177,6 +177,10 @@ impl Engine {
         while done < BURST
             && let Some(words) = queue.fetch(&memory)
         {
+            // Armed before the packet was stored, so it is due at this one: the next look runs it.
+            if card.injector.is_armed(Unit::Packet) {
+                break;
+            }
             // The word shows what is finished before a packet that may run longer starts.
             if done > 0 && words[0] & HEADER_OPCODE != u64::from(Opcode::Nop.code()) {
                 break;

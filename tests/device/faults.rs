@@ -1,0 +1,225 @@
+//! The fault matrix: every way in which a queue can be failed, by every wait, depth and number of
+//! queues, against the six invariants.
+
+use jalapeno_emulator::faults::Fault;
+use jalapeno_hw::faults::FaultCode;
+use jalapeno_tests::{Stage, alone, story};
+
+use crate::cell::{Cell, End, Mishap, Place, Row, Waiting, play};
+
+const DEPTHS: [u32; 3] = [1, 32, 256];
+const QUEUES: [usize; 2] = [1, 4];
+
+/// Whether anybody but the library itself looks after the doorbell and the interrupt.
+fn alone_with_it(cell: &Cell) -> bool {
+    cell.waiting == Waiting::Sleep
+}
+
+const ROWS: &[Row] = &[
+    Row {
+        number: "D01",
+        mishap: Mishap::Fault(Fault::EngineStops),
+        place: Place::Middle,
+        end: |_| End::Standstill,
+    },
+    Row {
+        number: "D02 under",
+        mishap: Mishap::Fault(Fault::JustInTime),
+        place: Place::Middle,
+        end: |_| End::Done,
+    },
+    Row {
+        number: "D02 over",
+        mishap: Mishap::Fault(Fault::JustLate),
+        place: Place::Middle,
+        end: |_| End::Done,
+    },
+    Row {
+        number: "D03 repeats",
+        mishap: Mishap::Fault(Fault::SequenceRepeats),
+        place: Place::Middle,
+        end: |cell| match cell.depth {
+            1 => End::Unsaid,
+            _ => End::Done,
+        },
+    },
+    Row {
+        number: "D03 repeats, last",
+        mishap: Mishap::Fault(Fault::SequenceRepeats),
+        place: Place::Last,
+        end: |_| End::Unsaid,
+    },
+    Row {
+        number: "D03 backwards",
+        mishap: Mishap::Fault(Fault::SequenceBackwards),
+        place: Place::Middle,
+        end: |_| End::BreachIfSeen(FaultCode::SequenceBackwards),
+    },
+    Row {
+        number: "D04",
+        mishap: Mishap::Fault(Fault::SequenceBeyond),
+        place: Place::Last,
+        end: |_| End::Breach(&[FaultCode::SequenceBeyond]),
+    },
+    Row {
+        number: "D05",
+        mishap: Mishap::Fault(Fault::RecordStray),
+        place: Place::Middle,
+        end: |_| End::Breach(&[FaultCode::RecordStray]),
+    },
+    Row {
+        number: "D06 generation",
+        mishap: Mishap::Fault(Fault::RecordStale),
+        place: Place::Middle,
+        end: |_| End::Breach(&[FaultCode::RecordStale]),
+    },
+    Row {
+        number: "D06 lap",
+        mishap: Mishap::Fault(Fault::RecordEarlierLap),
+        place: Place::Middle,
+        end: |_| End::Breach(&[FaultCode::RecordMissing]),
+    },
+    Row {
+        number: "D08",
+        mishap: Mishap::Fault(Fault::RecordTorn),
+        place: Place::Middle,
+        end: |_| End::Breach(&[FaultCode::RecordCorrupt]),
+    },
+    Row {
+        number: "D10",
+        mishap: Mishap::Fault(Fault::SequencePasses),
+        place: Place::Middle,
+        end: |_| End::Breach(&[FaultCode::SequenceBeyond]),
+    },
+    Row {
+        number: "D11",
+        mishap: Mishap::Fault(Fault::RecordsOverrun),
+        place: Place::Middle,
+        end: |_| End::Breach(&[FaultCode::RecordMissing, FaultCode::RecordCorrupt]),
+    },
+    Row {
+        number: "D12",
+        mishap: Mishap::Fault(Fault::RecordWrongQueue),
+        place: Place::Middle,
+        end: |_| End::Breach(&[FaultCode::RecordStray]),
+    },
+    Row {
+        number: "D13",
+        mishap: Mishap::Fault(Fault::RecordUnknown),
+        place: Place::Middle,
+        end: |_| End::Breach(&[FaultCode::RecordCorrupt]),
+    },
+    Row {
+        number: "D16",
+        mishap: Mishap::Fault(Fault::DoorbellLost),
+        place: Place::Middle,
+        end: |cell| match alone_with_it(cell) {
+            true => End::DoneAfter(FaultCode::DoorbellLost),
+            false => End::Silence,
+        },
+    },
+    Row {
+        number: "D17",
+        mishap: Mishap::Fault(Fault::DoorbellRepeated),
+        place: Place::Middle,
+        end: |_| End::Done,
+    },
+    Row {
+        number: "D18",
+        mishap: Mishap::Fault(Fault::InterruptSpurious),
+        place: Place::Middle,
+        end: |_| End::Done,
+    },
+    Row {
+        number: "D19",
+        mishap: Mishap::Fault(Fault::InterruptLost),
+        place: Place::Middle,
+        end: |cell| match alone_with_it(cell) {
+            true => End::DoneAfter(FaultCode::InterruptMissing),
+            false => End::Done,
+        },
+    },
+    Row {
+        number: "D20",
+        mishap: Mishap::Fault(Fault::InterruptStorm),
+        place: Place::Middle,
+        end: |_| End::Done,
+    },
+    Row {
+        number: "D21",
+        mishap: Mishap::Fault(Fault::InterruptElsewhere),
+        place: Place::Middle,
+        end: |cell| match alone_with_it(cell) {
+            true => End::DoneAfter(FaultCode::InterruptMissing),
+            false => End::Done,
+        },
+    },
+    Row {
+        number: "D22",
+        mishap: Mishap::Fault(Fault::Hangs),
+        place: Place::Middle,
+        end: |_| End::Silence,
+    },
+    Row {
+        number: "D31",
+        mishap: Mishap::Fault(Fault::EccUncorrected),
+        place: Place::Middle,
+        end: |_| End::Fails(FaultCode::EccUncorrected),
+    },
+    Row {
+        number: "D51",
+        mishap: Mishap::Unmapped,
+        place: Place::Middle,
+        end: |_| End::Fails(FaultCode::UnmappedRead),
+    },
+];
+
+/// Plays every cell with one kind of wait.
+fn matrix(story: &str, waiting: Waiting) {
+    let Some(stage) = Stage::that_misbehaves(story) else {
+        return;
+    };
+    // What is only ever made once is there before anything is counted.
+    let warm = Cell {
+        waiting,
+        depth: 32,
+        queues: 4,
+    };
+    for row in ROWS.iter().filter(|row| row.number != "D01") {
+        play(&stage, row, &warm);
+    }
+    let mut cells = 0;
+    for row in ROWS {
+        for depth in DEPTHS {
+            for queues in QUEUES {
+                let cell = Cell {
+                    waiting,
+                    depth,
+                    queues,
+                };
+                play(&stage, row, &cell);
+                cells += 1;
+            }
+        }
+    }
+    println!("= fault matrix, {waiting:?}: {cells} cells run");
+    assert_eq!(cells, 144, "24 rows, 3 depths, 2 numbers of queues");
+}
+
+#[test]
+fn each_fault_is_met_by_whoever_polls() {
+    alone!();
+    matrix(story!(), Waiting::Poll);
+}
+
+#[test]
+fn each_fault_is_met_by_whoever_sleeps_until_the_interrupt() {
+    alone!();
+    matrix(story!(), Waiting::Sleep);
+}
+
+#[test]
+fn each_fault_is_met_by_an_epoll_loop() {
+    alone!();
+    matrix(story!(), Waiting::Loop);
+}
