@@ -5,10 +5,15 @@ use clap::{Args, Parser, Subcommand};
 use crate::exit::{ALL, Exit, Problem};
 use crate::output::Format;
 
+mod bench;
+mod completions;
 mod emulate;
+mod events;
 mod explain;
+mod health;
 mod info;
 mod list;
+mod regs;
 mod reset;
 
 /// Finds, watches, tests and resets Jalapeño cards.
@@ -49,9 +54,15 @@ pub struct Form {
 enum Command {
     List(list::Arguments),
     Info(info::Arguments),
+    Health(health::Arguments),
+    Events(events::Arguments),
     Explain(explain::Arguments),
+    Regs(regs::Arguments),
+    Bench(bench::Arguments),
     Reset(reset::Arguments),
     Emulate(emulate::Arguments),
+    Completions(completions::Arguments),
+    Man(completions::Manual),
 }
 
 fn exit_codes() -> String {
@@ -65,6 +76,12 @@ impl Cli {
         match self.command {
             Command::List(arguments) => list::run(&arguments),
             Command::Info(arguments) => info::run(&arguments),
+            Command::Health(arguments) => health::run(&arguments),
+            Command::Events(arguments) => events::run(&arguments),
+            Command::Regs(arguments) => regs::run(&arguments),
+            Command::Bench(arguments) => bench::run(&arguments),
+            Command::Completions(arguments) => completions::run(&arguments),
+            Command::Man(arguments) => completions::manual(&arguments),
             Command::Explain(arguments) => explain::run(&arguments),
             Command::Reset(arguments) => reset::run(&arguments),
             Command::Emulate(arguments) => emulate::run(&arguments),

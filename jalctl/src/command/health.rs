@@ -1,0 +1,301 @@
+//! `jalctl health`: whether a device is well, from what it says of itself. Passive: takes
+//! milliseconds, wakes nothing, disturbs no owner.
+
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
+
+use clap::Args;
+use jalapeno::hw::regs::{DeviceState, Status};
+use jalapeno::hw::telemetry::TelemetryField as Field;
+use jalapeno::{Device, Error, Reading, Telemetry};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::command::Reporting;
+use crate::devices::{self, Outcome};
+use crate::exit::{Exit, Problem};
+use crate::output::{self, Report};
+
+/// Says whether devices are well: exit code 0, 6 (look at it) or 7 (it is broken).
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    reporting: Reporting,
+}
+
+/// How well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    /// Well.
+    Ok,
+    /// Nothing is known; see the reason.
+    Unavailable,
+    /// Look at it.
+    Warning,
+    /// Broken.
+    Failure,
+}
+
+impl Verdict {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unavailable => "unavailable",
+            Self::Warning => "WARNING",
+            Self::Failure => "FAILURE",
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Check {
+    /// Stable.
+    check: &'static str,
+    verdict: Verdict,
+    /// In the unit that `check` ends in, or a count; null where there is none.
+    value: Option<i64>,
+    /// What it is held against; null where there is nothing.
+    limit: Option<i64>,
+    /// In words; the reason where it is unavailable.
+    message: String,
+}
+
+/// A device's health.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Health {
+    /// The worst of the checks.
+    verdict: Verdict,
+    checks: Vec<Check>,
+}
+
+impl Report for Health {
+    const KEY: &'static str = "health";
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<Exit, Problem> {
+    let reporting = &arguments.reporting;
+    if reporting.form.schema {
+        return output::schema::<Health>().map(|()| Exit::Ok);
+    }
+    let names = devices::chosen(&reporting.devices)?;
+    let outcomes = devices::ask(&names, examine);
+    output::devices(reporting.form.output, &outcomes, table)?;
+    let worst = outcomes
+        .iter()
+        .filter_map(|outcome| Some(outcome.result.as_ref().ok()?.verdict));
+    Ok(match (devices::exit(&outcomes), worst.max()) {
+        // A broken device is worse than one that did not answer.
+        (_, Some(Verdict::Failure)) => Exit::HealthFailure,
+        (Exit::Ok, Some(Verdict::Warning)) => Exit::HealthWarning,
+        (exit, _) => exit,
+    })
+}
+
+fn examine(device: &Arc<Device>) -> jalapeno::Result<Health> {
+    let mut checks = vec![state(device)?, heartbeat(device)?];
+    checks.push(unread_faults(device)?);
+    match device.telemetry() {
+        Ok(telemetry) => checks.extend(sensors(&telemetry)),
+        Err(error @ (Error::Lost { .. } | Error::Forked)) => return Err(error),
+        Err(error) => checks.push(Check {
+            check: "telemetry",
+            verdict: Verdict::Warning,
+            value: None,
+            limit: None,
+            message: error.to_string(),
+        }),
+    }
+    let verdict = checks
+        .iter()
+        .map(|check| check.verdict)
+        .filter(|&v| v != Verdict::Unavailable);
+    Ok(Health {
+        verdict: verdict.max().unwrap_or(Verdict::Unavailable),
+        checks,
+    })
+}
+
+fn state(device: &Device) -> jalapeno::Result<Check> {
+    let (verdict, message) = match device.state()? {
+        Ok(state) => {
+            let verdict = match state {
+                DeviceState::Ready => Verdict::Ok,
+                DeviceState::Wedged => Verdict::Failure,
+                _ => Verdict::Warning,
+            };
+            (verdict, output::word(state.name()))
+        }
+        Err(raw) => (Verdict::Failure, format!("unknown state {raw}")),
+    };
+    Ok(Check {
+        check: "state",
+        verdict,
+        value: None,
+        limit: None,
+        message,
+    })
+}
+
+/// Looks again for as long as the specification lets the firmware be silent.
+fn heartbeat(device: &Device) -> jalapeno::Result<Check> {
+    let first = device.heartbeat()?;
+    let mut beats = false;
+    for _ in 0..30 {
+        if device.heartbeat()? != first {
+            beats = true;
+            break;
+        }
+        sleep(Duration::from_millis(10));
+    }
+    Ok(Check {
+        check: "heartbeat",
+        verdict: if beats { Verdict::Ok } else { Verdict::Failure },
+        value: None,
+        limit: None,
+        message: if beats {
+            "the firmware runs".into()
+        } else {
+            "the firmware stands still: reset the device".into()
+        },
+    })
+}
+
+fn unread_faults(device: &Device) -> jalapeno::Result<Check> {
+    let unread = device.registers().read::<Status>()?.fault() != 0;
+    Ok(Check {
+        check: "faults",
+        verdict: if unread {
+            Verdict::Warning
+        } else {
+            Verdict::Ok
+        },
+        value: None,
+        limit: None,
+        message: if unread {
+            "records that nobody acknowledged: jalctl events --acknowledge".into()
+        } else {
+            "none that nobody acknowledged".into()
+        },
+    })
+}
+
+fn sensors(telemetry: &Telemetry) -> Vec<Check> {
+    let limit = |field| telemetry.get(field, 0).signed();
+    let throttle = limit(Field::ThrottleTemperature);
+    let shutdown = limit(Field::ShutdownTemperature);
+    let hot = |value: i64| match (throttle, shutdown) {
+        (_, Some(shutdown)) if value >= shutdown => Verdict::Failure,
+        (Some(throttle), _) if value >= throttle => Verdict::Warning,
+        _ => Verdict::Ok,
+    };
+    let celsius = |value: i64| format!("{}.{} \u{b0}C", value / 1000, value % 1000 / 100);
+    let some = |worst: Verdict| move |value: i64| if value == 0 { Verdict::Ok } else { worst };
+    let count = |value: i64| value.to_string();
+    let reading = |field| telemetry.get(field, 0);
+    vec![
+        check(
+            "die_temperature_millicelsius",
+            reading(Field::DieTemperature),
+            throttle,
+            hot,
+            celsius,
+        ),
+        check(
+            "hbm_temperature_millicelsius",
+            reading(Field::HbmTemperature),
+            throttle,
+            hot,
+            celsius,
+        ),
+        check(
+            "power_milliwatts",
+            reading(Field::Power),
+            limit(Field::PowerLimit),
+            |value| match limit(Field::PowerLimit) {
+                Some(most) if value > most => Verdict::Warning,
+                _ => Verdict::Ok,
+            },
+            |value| format!("{}.{} W", value / 1000, value % 1000 / 100),
+        ),
+        check(
+            "throttle_count",
+            reading(Field::ThrottleCount),
+            None,
+            some(Verdict::Warning),
+            count,
+        ),
+        check(
+            "ecc_uncorrected",
+            reading(Field::EccUncorrected),
+            None,
+            some(Verdict::Warning),
+            count,
+        ),
+        check(
+            "retired_pages",
+            reading(Field::RetiredPages),
+            None,
+            some(Verdict::Warning),
+            count,
+        ),
+    ]
+}
+
+fn check(
+    name: &'static str,
+    reading: Reading,
+    limit: Option<i64>,
+    judge: impl Fn(i64) -> Verdict,
+    words: impl Fn(i64) -> String,
+) -> Check {
+    let (verdict, message) = match reading {
+        Reading::Value(_) => {
+            let value = reading.signed().unwrap_or(0);
+            (judge(value), words(value))
+        }
+        Reading::Unsupported => (
+            Verdict::Unavailable,
+            "this device has no such sensor".into(),
+        ),
+        Reading::NoData => (Verdict::Unavailable, "no data right now".into()),
+        // What is old must not pass for well.
+        Reading::Stale { age } => (
+            Verdict::Warning,
+            format!("stale: {} ms old", age.as_millis()),
+        ),
+    };
+    Check {
+        check: name,
+        verdict,
+        value: reading.signed(),
+        limit,
+        message,
+    }
+}
+
+fn table(outcomes: &[Outcome<Health>]) -> String {
+    let pages: Vec<String> = outcomes
+        .iter()
+        .filter_map(|outcome| Some((outcome, outcome.result.as_ref().ok()?)))
+        .map(|(outcome, health)| {
+            let rows = health.checks.iter().map(|check| {
+                [
+                    check.check.to_owned(),
+                    check.verdict.name().to_owned(),
+                    check.message.clone(),
+                ]
+            });
+            format!(
+                "{}: {}\n{}",
+                crate::exit::clean(&outcome.name),
+                health.verdict.name(),
+                output::table(["CHECK", "VERDICT", "SEEN"], rows)
+            )
+        })
+        .collect();
+    pages.join("\n")
+}
