@@ -1,7 +1,7 @@
 //! Questions to the owner: DMA_READ and DMA_WRITE, for memory that it mapped without a file.
 
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ pub struct Asking {
     largest: usize,
     /// One question at a time.
     turn: Mutex<()>,
+    silenced: AtomicU32,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -52,6 +53,7 @@ impl Asking {
             next: AtomicU16::new(1),
             largest,
             turn: Mutex::default(),
+            silenced: AtomicU32::new(0),
             state: Mutex::new(State::Silent),
             changed: Condvar::new(),
         }
@@ -67,6 +69,20 @@ impl Asking {
             *state = State::Answered(good.then(|| body.to_vec()));
             self.changed.notify_all();
         }
+    }
+
+    /// Breaks off the open question and asks none while `body` runs. The body waits for the engine,
+    /// and the engine would wait for the thread that runs it to take the answer.
+    pub fn while_silent<T>(&self, body: impl FnOnce() -> T) -> T {
+        self.silenced.fetch_add(1, Ordering::Release);
+        self.changed.notify_all();
+        let result = body();
+        self.silenced.fetch_sub(1, Ordering::Release);
+        result
+    }
+
+    fn is_silenced(&self) -> bool {
+        self.silenced.load(Ordering::Acquire) > 0
     }
 
     /// No answer will come any more.
@@ -92,7 +108,7 @@ impl Asking {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         {
             let mut state = self.state();
-            if matches!(*state, State::Closed) {
+            if matches!(*state, State::Closed) || self.is_silenced() {
                 return Err(Refusal::Broken);
             }
             *state = State::Awaits { id, command };
@@ -129,7 +145,8 @@ impl Asking {
                 State::Answered(body) => return body.take(),
                 State::Closed | State::Silent => return None,
                 // The one who would answer waits for us to leave: it comes first.
-                State::Awaits { .. } if gate.wanted() || Instant::now() > until => return None,
+                State::Awaits { .. } if gate.wanted() || self.is_silenced() => return None,
+                State::Awaits { .. } if Instant::now() > until => return None,
                 State::Awaits { .. } => {}
             }
             let waited = self.changed.wait_timeout(state, LOOK_TIME);

@@ -140,7 +140,8 @@ impl Session {
 
     /// Function level reset, of the device and of its config space.
     pub(crate) fn reset(&self) {
-        self.shared.function.reset();
+        let function = &self.shared.function;
+        self.asking.0.while_silent(|| function.reset());
         self.shared.slot.reset_config();
     }
 }

@@ -4,6 +4,7 @@
 //! server, nor with the library's transport.
 
 mod driver;
+mod fuzz;
 mod interrupts;
 mod malformed;
 mod memory;

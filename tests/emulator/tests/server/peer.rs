@@ -232,6 +232,19 @@ impl Peer {
         assert_eq!(sent, Ok(bytes.len()));
     }
 
+    /// Sends without waiting; false: the server has hung up, or listens no more.
+    pub fn offer(&self, bytes: &[u8], fds: &[RawFd]) -> bool {
+        let control = [ControlMessage::ScmRights(fds)];
+        let control = if fds.is_empty() || bytes.is_empty() {
+            &control[..0]
+        } else {
+            &control[..]
+        };
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        let fd = self.stream.as_raw_fd();
+        sendmsg::<()>(fd, &[IoSlice::new(bytes)], control, flags, None) == Ok(bytes.len())
+    }
+
     /// The next message of the server; `None` when it has hung up.
     pub fn receive(&self) -> Option<Message> {
         let mut fds = Vec::new();

@@ -242,3 +242,24 @@ fn an_owner_that_vanishes_while_it_is_asked_is_gone_within_a_second() {
         }
     }
 }
+
+#[test]
+fn a_reset_does_not_wait_for_an_answer() {
+    let board = board();
+    for by_config_space in [false, true] {
+        let mut driver = relayed(HELLO, &board);
+        driver.submit(copy(BASE, HBM, 64));
+        assert_eq!(driver.peer.receive().unwrap().command, DMA_READ);
+        let begin = Instant::now();
+        if by_config_space {
+            driver.peer.write(CONFIG, 0x68, &[0x10, 0xA8]);
+        } else {
+            assert_eq!(driver.peer.ask(RESET, &[]).errno(), 0);
+        }
+        assert!(begin.elapsed() < Duration::from_millis(500));
+        driver.peer.assert_in_step();
+        drop(driver);
+        drop(Peer::next_owner(board.path()));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
