@@ -23,6 +23,9 @@ use crate::memory::Memory;
 use crate::telemetry::Telemetry;
 use crate::trouble::{Culprit, Moment, Trouble, record};
 
+/// How long a quiesce waits for a running packet, in ticks: half of QUIESCE_TIME.
+const QUIESCE_PATIENCE_NS: u64 = 50_000_000;
+
 /// What the registers ask the engine to do.
 #[derive(Clone, Copy, Debug)]
 pub enum Order {
@@ -130,6 +133,8 @@ pub struct Card {
     pub latches: Box<[AtomicU32]>,
     /// Bit q: the packet that queue q runs is to be abandoned.
     pub abandon: AtomicU64,
+    /// Device time after which a running packet is put away for a quiesce; 0: none waits.
+    pub quiesce_by: AtomicU64,
     orders: Mutex<VecDeque<Order>>,
     attention: AtomicBool,
     given: AtomicU64,
@@ -180,6 +185,7 @@ impl Card {
             ended: AtomicBool::new(false),
             latches: (0..1024).map(|_| AtomicU32::new(0)).collect(),
             abandon: AtomicU64::new(0),
+            quiesce_by: AtomicU64::new(0),
             orders: Mutex::default(),
             attention: AtomicBool::new(false),
             given: AtomicU64::new(0),
@@ -242,9 +248,21 @@ impl Card {
         record
     }
 
-    /// Gives the engine an order; its number.
+    /// Gives the engine an order; its number. A packet that runs long makes way for some.
     pub fn order(&self, order: Order) -> u64 {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        match order {
+            Order::Stop => self.abandon.store(u64::MAX, Ordering::Release),
+            Order::DestroyQueue0 => {
+                self.abandon.fetch_or(1, Ordering::Release);
+            }
+            Order::Quiesce(true) => {
+                let by = self.now() + QUIESCE_PATIENCE_NS;
+                self.quiesce_by.store(by, Ordering::Release);
+            }
+            Order::Quiesce(false) => self.quiesce_by.store(0, Ordering::Release),
+            _ => {}
+        }
         orders.push_back(order);
         let number = self.given.fetch_add(1, Ordering::Relaxed) + 1;
         self.attention.store(true, Ordering::Release);

@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use jalapeno_hw::faults::FaultCode;
 use jalapeno_hw::packets::{HEADER_OPCODE, Opcode};
-use jalapeno_hw::queue::QueueCreate;
-use jalapeno_hw::regs::{DeviceState, Feature, QueueState, ScrubPhase};
+use jalapeno_hw::regs::{Feature, QueueState};
 
 use crate::card::Card;
 use crate::execute::{Clock, Failure, Outcome, Runner};
@@ -47,8 +46,8 @@ pub struct Engine {
     pub(crate) halted: bool,
     pub(crate) quiesced: bool,
     /// What [`Host::generation`](crate::host::Host::generation) was when pointers were found.
-    located: u64,
-    bus_master: bool,
+    pub(crate) located: u64,
+    pub(crate) bus_master: bool,
 }
 
 /// Starts a card's engine; it ends when the card is ordered to stop.
@@ -189,6 +188,10 @@ impl Engine {
                 Ok(Outcome::Done) => {
                     queue.completed += 1;
                     done += 1;
+                    // What ran longer may have let mappings change: the ring is found anew.
+                    if words[0] & HEADER_OPCODE != u64::from(Opcode::Nop.code()) {
+                        break;
+                    }
                 }
                 other => {
                     (outcome, failing) = (other, words);
@@ -255,6 +258,14 @@ impl Engine {
 
     /// Stores a queue's completion word and sends its interrupt if that is due.
     pub(crate) fn publish(&mut self, index: usize) {
+        // A packet that ran long let mappings change.
+        if self.card.host.generation() != self.located {
+            self.locate();
+        }
+        if !self.bus_master {
+            self.lose(index, Trouble::new(FaultCode::BusMasterOff));
+            return;
+        }
         let card = &*self.card;
         let Some(queue) = self.queues.get_mut(index) else {
             return;
@@ -369,7 +380,7 @@ impl Engine {
     }
 
     /// A queue's own memory is gone: it stops, and only the log can say so.
-    fn lose(&mut self, index: usize, trouble: Trouble) {
+    pub(crate) fn lose(&mut self, index: usize, trouble: Trouble) {
         let card = Arc::clone(&self.card);
         if let Some(queue) = self.queues.get_mut(index) {
             let culprit = culprit(queue, &[0; 8]);
@@ -388,25 +399,6 @@ impl Engine {
                     },
                 );
                 card.host.fire(0);
-            }
-        }
-    }
-
-    /// Mappings changed: every queue finds its memory anew, and stops where it cannot.
-    fn locate(&mut self) {
-        let card = Arc::clone(&self.card);
-        self.located = card.host.generation();
-        self.bus_master = card.host.is_bus_master();
-        if !self.bus_master {
-            return;
-        }
-        for index in 0..self.queues.len() {
-            let found = self
-                .queues
-                .get_mut(index)
-                .map(|queue| queue.locate(&card.memory()));
-            if let Some(Err(trouble)) = found {
-                self.lose(index, trouble);
             }
         }
     }
@@ -441,51 +433,6 @@ impl Engine {
             return;
         }
         self.interrupt(index);
-    }
-
-    /// Creates a queue.
-    ///
-    /// # Errors
-    /// As [`Queue::create`], and BAD_QUEUE where it exists.
-    pub(crate) fn create_queue(&mut self, shape: QueueCreate) -> Result<(), Trouble> {
-        let card = Arc::clone(&self.card);
-        if self
-            .queues
-            .iter()
-            .any(|queue| u32::from(queue.number) == shape.queue)
-        {
-            return Err(Trouble::detail(FaultCode::BadQueue, shape.queue.into(), 0));
-        }
-        let serving = card.is(DeviceState::Ready) || card.is(DeviceState::Degraded);
-        let scrubbing = card.scrub_phase.load(Ordering::Acquire) == ScrubPhase::Running.code();
-        if !serving || self.quiesced || scrubbing {
-            return Err(Trouble::new(FaultCode::NotPermitted));
-        }
-        if !card.host.is_bus_master() {
-            return Err(Trouble::new(FaultCode::BusMasterOff));
-        }
-        let queue = Queue::create(&card, shape)?;
-        if let Some(figures) = card.queues.get(usize::from(queue.number)) {
-            figures.completed.store(0, Ordering::Relaxed);
-            figures.failed.store(0, Ordering::Relaxed);
-        }
-        card.set_queue_state(queue.number, QueueState::Running);
-        card.idle.store(false, Ordering::Release);
-        self.queues.push(queue);
-        Ok(())
-    }
-
-    /// Destroys a queue; whether it existed. Its memory is never touched again.
-    pub(crate) fn destroy_queue(&mut self, number: u32) -> bool {
-        let before = self.queues.len();
-        self.queues
-            .retain(|queue| u32::from(queue.number) != number);
-        if let Ok(number) = u16::try_from(number) {
-            self.card.set_queue_state(number, QueueState::Absent);
-        }
-        let empty = self.queues.is_empty() || self.quiesced;
-        self.card.idle.store(empty, Ordering::Release);
-        self.queues.len() < before
     }
 }
 

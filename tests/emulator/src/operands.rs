@@ -1,7 +1,6 @@
 //! Operands of a LAUNCH: found in memory, held there while the kernel runs, given back. Kernels 1.
 
 use std::cell::Cell;
-use std::sync::atomic::Ordering;
 
 use jalapeno_hw::faults::FaultCode;
 use jalapeno_hw::packets::Tensor;
@@ -223,15 +222,10 @@ impl<'a> Beat<'a> {
 
 impl Pulse for Beat<'_> {
     fn goes_on(&self) -> bool {
-        let card = &self.runner.card;
-        if card.abandon.load(Ordering::Relaxed) >> self.running.queue & 1 != 0 {
-            return self.stop(Failure::Abandoned);
+        match self.runner.may_run(self.running) {
+            Ok(()) => true,
+            Err(failure) => self.stop(failure),
         }
-        let deadline = self.running.deadline;
-        if deadline != 0 && card.now() >= deadline {
-            return self.stop(Trouble::new(FaultCode::Deadline));
-        }
-        true
     }
 
     fn is_wanted(&self) -> bool {

@@ -98,11 +98,13 @@ impl Queue {
     /// # Errors
     /// What memory says of the first address that is gone.
     pub fn locate(&mut self, memory: &Memory<'_>) -> Result<(), Trouble> {
+        // What is not found again must not be touched again.
+        self.ring.clear();
+        self.completion = Span::EMPTY;
+        self.relayed = false;
         let mut pieces = Vec::new();
         let bytes = (PACKET_BYTES as u64) << self.shape.depth_log2;
         memory.find(self.shape.ring, bytes, Intent::Read, &mut pieces)?;
-        self.relayed = false;
-        self.ring.clear();
         // One piece, or pages of 64 packets; anything else is read through the host.
         self.page_log2 = u32::from(self.shape.depth_log2);
         if pieces.len() > 1 {

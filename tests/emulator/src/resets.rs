@@ -33,6 +33,7 @@ impl Engine {
             }
             Order::DestroyQueue0 => {
                 self.destroy_queue(0);
+                card.abandon.fetch_and(!1, Ordering::Release);
             }
             Order::Kick(number) => {
                 let index = self.queues.iter().position(|queue| queue.number == number);
@@ -45,6 +46,7 @@ impl Engine {
             }
             Order::Quiesce(wanted) => {
                 self.quiesced = wanted;
+                card.quiesce_by.store(0, Ordering::Release);
                 let idle = wanted || self.queues.is_empty();
                 card.idle.store(idle, Ordering::Release);
                 card.set_state(card.serving_state());
