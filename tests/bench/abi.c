@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* What commands cost through the C ABI: NOPs on a real device.
  *
  * abi one|batch DEVICE: prints "COMMANDS NANOSECONDS", the time spent inside the library's calls.

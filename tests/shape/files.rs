@@ -15,6 +15,11 @@ const LONG: &[(&str, &str)] = &[
         "every malformed message of the protocol, in the document's order",
     ),
     (
+        "libjalapeno/src/device.rs",
+        "what an open device is; its parts are in device/",
+    ),
+    ("tests/emulator/src/engine.rs", "one thread's whole round"),
+    (
         "libjalapeno/src/transport/user.rs",
         "the verbs of the transport, one after the other",
     ),

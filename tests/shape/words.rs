@@ -207,7 +207,9 @@ fn commands_of_jalctl_that_documents_and_hints_name_exist() {
 /// The bold error texts of the troubleshooting guide, those of other software left out.
 fn errors_quoted(text: &str) -> Vec<&str> {
     let lines = text.lines().filter_map(|line| line.strip_prefix("**`"));
-    lines.filter_map(|line| line.strip_suffix("`**")).collect()
+    lines
+        .filter_map(|line| line.trim_end_matches(',').strip_suffix("`**"))
+        .collect()
 }
 
 /// Source text as it reads once compiled: continued strings joined, places for values cut out.

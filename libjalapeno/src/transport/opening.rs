@@ -94,7 +94,9 @@ pub(crate) fn survey(function: &Function) -> Result<()> {
         None => "no driver is bound to it".into(),
     };
     Err(Error::Unsupported {
-        what: format!("opening {address}: {bound}, not to vfio-pci: sudo jalctl bind {address}"),
+        what: format!(
+            "opening {address}: {bound}, not to vfio-pci: docs/install.md says how to bind it"
+        ),
     })
 }
 
@@ -122,7 +124,7 @@ pub(super) fn refused_node(function: &Function, path: &Path, source: io::Error) 
         },
         Some(libc::ENOENT | libc::ENXIO) => Error::NotFound {
             name: function.address.clone(),
-            why: format!("{on} is not there: sudo modprobe vfio-pci, then jalctl doctor"),
+            why: format!("{on} is not there: sudo modprobe vfio-pci"),
         },
         _ => Error::Io {
             tried: "open",
@@ -132,10 +134,12 @@ pub(super) fn refused_node(function: &Function, path: &Path, source: io::Error) 
     }
 }
 
+const RULE: &str = "a udev rule gives /dev/vfio to a group: docs/install.md, Permissions";
+
 /// The command that gives this user the node: its group where one may read and write it.
 fn permission_hint(path: &Path) -> String {
     let Ok(about) = std::fs::metadata(path) else {
-        return "sudo jalctl setup --apply".into();
+        return RULE.into();
     };
     let name = nix::unistd::Group::from_gid(about.gid().into())
         .ok()
@@ -144,7 +148,7 @@ fn permission_hint(path: &Path) -> String {
     if about.mode() & 0o060 == 0o060 && about.gid() != 0 {
         format!("sudo usermod -aG {name} $USER, then log in anew")
     } else {
-        "sudo jalctl setup --apply (a udev rule gives /dev/vfio to the group jalapeno)".into()
+        RULE.into()
     }
 }
 
@@ -169,7 +173,7 @@ mod tests {
         let elsewhere = machine.function("0000:02:00.0", OURS, Some(1), Some("nvme"));
         let text = why(&elsewhere, Backend::Auto);
         assert!(
-            text.contains("bound to nvme") && text.contains("jalctl bind 0000:02:00.0"),
+            text.contains("bound to nvme") && text.contains("how to bind it"),
             "{text}"
         );
         let unbound = machine.function("0000:03:00.0", OURS, Some(2), None);

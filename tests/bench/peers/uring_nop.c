@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* liburing's NOP: how many a second in batches of 32, or what one costs.
  *
  * Without an argument: a sample for every line read, in millions a second.

@@ -42,10 +42,7 @@ impl Open {
             .map(|_| session.queue(QueueOptions::default()))
             .collect::<Result<_, _>>()
             .map_err(failed)?;
-        Ok(Self {
-            queues,
-            session,
-        })
+        Ok(Self { queues, session })
     }
 
     /// The first queue.
