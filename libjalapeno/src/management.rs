@@ -236,7 +236,14 @@ impl Manager {
                 what: "the session",
             });
         };
-        if turn.stuck && self.device.generation().0 == self.generation {
+        // What is known to be gone is not asked: nobody would answer.
+        self.device.check()?;
+        if self.device.generation().0 != self.generation {
+            return Err(Error::Stale {
+                what: "the session",
+            });
+        }
+        if turn.stuck {
             return Err(Error::NeedsReset {
                 why: "its queue 0 no longer answers",
             });

@@ -200,7 +200,12 @@ impl Session {
         let lane = Lane::new(parts.rings, identity, doorbell, core.manager.control())?;
         let lane = Arc::new(lane);
         if let Err(error) = core.manager.create(&create) {
-            if !matches!(error, Error::Fault(_)) {
+            // Refused, or let go with the generation or the device.
+            let absent = matches!(
+                error,
+                Error::Fault(_) | Error::Stale { .. } | Error::Lost { .. }
+            );
+            if !absent {
                 // It may exist all the same: its memory stays.
                 std::mem::forget(Arc::clone(&lane));
                 number.kept.store(true, Ordering::Relaxed);
