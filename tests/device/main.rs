@@ -8,6 +8,7 @@ mod open;
 mod quickstart;
 mod reset;
 mod submit;
+mod teardown;
 mod trouble;
 mod wait;
 mod watch;

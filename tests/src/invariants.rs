@@ -62,8 +62,11 @@ impl Held {
     }
 
     fn is_as_before(&self, before: &Self) -> bool {
-        let exactly = |held: &Self| (held.files.clone(), held.maps, held.locked, held.board);
-        exactly(self) == exactly(before)
+        let files = |kind: &str| before.files.get(kind).copied().unwrap_or(0);
+        let (now, then) = (self.board, before.board);
+        self.files.iter().all(|(kind, count)| *count <= files(kind))
+            && (now.0 <= then.0 && now.1 <= then.1 && now.2 <= then.2)
+            && (self.maps <= before.maps && self.locked <= before.locked)
             && self.hugepages >= before.hugepages
             && self.resident <= before.resident + KEPT
     }
@@ -107,8 +110,9 @@ impl Invariants {
             }
             assert!(
                 begin.elapsed() < LET_GO,
-                "left behind: {now:#?}, before: {:#?}",
-                self.before
+                "left behind: {now:?}\nbefore: {:?}\nsaid: {:?}",
+                self.before,
+                events::take()
             );
             std::thread::sleep(Duration::from_millis(2));
         }
