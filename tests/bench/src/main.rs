@@ -3,6 +3,7 @@
 //! `tests/bench/run` builds what this needs and starts it. Arguments: words; a figure whose name
 //! contains one of them is measured, without any all are.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 mod bench;
@@ -18,6 +19,7 @@ mod nop;
 mod opening;
 mod ping_pong;
 mod rate;
+mod readme;
 mod register_read;
 mod round_trip;
 mod samples;
@@ -64,6 +66,15 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if words == [readme::WORD] {
+        return match readme::rewrite(&bench.out, Path::new("README.md")) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(said) => {
+                eprintln!("error: {said}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let mut figures: Vec<Figure> = Vec::new();
     for (room, plans, measure) in ROOMS {
         let wanted = |plan: &figure::Plan| {
