@@ -1,6 +1,8 @@
 //! Stories of the library on a board: one file a theme.
 
+mod callers;
 mod cell;
+mod copy;
 mod faults;
 mod fence;
 mod memory;
