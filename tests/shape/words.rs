@@ -146,20 +146,19 @@ fn targets_of_make_that_documents_name_exist() {
     expect_none(&broken);
 }
 
-/// The commands of jalctl that a text tells its reader to use: in backticks, in strings, at the
-/// beginning of a line or a sentence's end.
+/// The commands of jalctl that a text tells its reader to use: in backticks, strings and blocks.
 fn told_to_run(text: &str) -> Vec<&str> {
-    let begins = |before: &str| before.is_empty() || before.ends_with(['`', '"', '\n', ' ', '(']);
+    let before = ["`", "\"", "$ ", "-- ", "sudo ", ": ", "with ", "then "];
+    let fenced = |before: &str| before.matches("```").count() % 2 == 1;
+    let command = |at: usize| {
+        let text = &text[..at];
+        before.iter().any(|end| text.ends_with(end)) || (text.ends_with('\n') && fenced(text))
+    };
+    let found = text.match_indices("jalctl ").filter(|(at, _)| command(*at));
     let word = |c: char| !c.is_ascii_lowercase() && c != '-';
-    let found = text
-        .match_indices("jalctl ")
-        .filter(|(at, _)| begins(&text[..*at]));
     let names = found.filter_map(|(at, all)| text[at + all.len()..].split(word).next());
-    let prose = [
-        "and", "is", "or", "command", "writes", "are", "may", "has", "does", "finds", "use", "uses",
-    ];
     names
-        .filter(|name| !name.is_empty() && !prose.contains(name))
+        .filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
         .collect()
 }
 
@@ -199,7 +198,7 @@ fn commands_of_jalctl_that_documents_and_hints_name_exist() {
     }
     expect_none(&broken);
     assert_eq!(
-        told_to_run("`jalctl cook` x\njalctl burn now; jalctl and jalctlx y"),
+        told_to_run("`jalctl cook` x\njalctl burns\n```sh\njalctl burn now\n```"),
         ["cook", "burn"]
     );
 }
@@ -281,6 +280,33 @@ fn every_status_is_in_the_troubleshooting_guide() {
         );
         assert!(guide.contains(&row), "no row for {name}");
     }
+}
+
+#[test]
+fn exit_codes_in_the_troubleshooting_guide_are_those_of_jalctl() {
+    let guide = read("docs/troubleshooting.md");
+    let source = read("jalctl/src/exit.rs");
+    let words = source.split("pub const ALL").nth(1).unwrap_or_default();
+    let mut codes = 0;
+    for line in source
+        .lines()
+        .take_while(|line| !line.contains("pub const ALL"))
+    {
+        let Some((name, code)) = line.trim().trim_end_matches(',').split_once(" = ") else {
+            continue;
+        };
+        let said = words
+            .split(&format!("Exit::{name},"))
+            .nth(1)
+            .unwrap_or_default();
+        let said = said.split('"').nth(1).unwrap_or_default();
+        assert!(
+            guide.contains(&format!("| {code} | {said} |\n")),
+            "exit code {code}: {said}"
+        );
+        codes += 1;
+    }
+    assert!(codes >= 15, "only {codes} exit codes found");
 }
 
 /// Names of stories in a document: several words in backticks, joined by underscores.
