@@ -148,6 +148,50 @@ fn check(house: &House) {
     }
 }
 
+/// The floors that ARCHITECTURE.md draws: a number, rooms up to the first `|`, and lines without
+/// a number that go on.
+fn drawn(text: &str) -> Vec<Vec<&str>> {
+    let picture = text.split("```text\n").nth(1).unwrap_or_default();
+    let picture = picture.split("\n```").next().unwrap_or_default();
+    let mut floors: Vec<Vec<&str>> = Vec::new();
+    for line in picture
+        .lines()
+        .skip_while(|line| !line.contains(LIBRARY.folder.trim_end_matches('/')))
+        .skip(1)
+    {
+        let mut words = line
+            .split('|')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .peekable();
+        match words.peek().map(|word| word.parse::<usize>()) {
+            Some(Ok(0)) => break,
+            Some(Ok(_)) => floors.push(words.skip(1).collect()),
+            Some(Err(_)) => {
+                if let Some(floor) = floors.last_mut() {
+                    floor.extend(words.filter(|word| *word != "v"));
+                }
+            }
+            None => {}
+        }
+    }
+    for floor in &mut floors {
+        floor.sort_unstable();
+    }
+    floors.reverse();
+    floors
+}
+
+#[test]
+fn the_picture_in_architecture_md_shows_these_floors() {
+    let mut floors: Vec<Vec<&str>> = LIBRARY.floors.iter().map(|floor| floor.to_vec()).collect();
+    floors.iter_mut().for_each(|floor| floor.sort_unstable());
+    assert_eq!(drawn(&crate::blessed::read("ARCHITECTURE.md")), floors);
+    let other = "```text\n libjalapeno/src |\n 2 b c |\n   d |\n 1 a |\n 0 hw\n```";
+    assert_eq!(drawn(other), [vec!["a"], vec!["b", "c", "d"]]);
+}
+
 #[test]
 fn a_climb_is_noticed_however_it_is_written() {
     let climbs = |path: &str, text: &str| {

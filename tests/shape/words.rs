@@ -309,6 +309,27 @@ fn exit_codes_in_the_troubleshooting_guide_are_those_of_jalctl() {
     assert!(codes >= 15, "only {codes} exit codes found");
 }
 
+#[test]
+fn every_variable_of_the_environment_is_described() {
+    let guide = read("docs/install.md");
+    let mut found = 0;
+    for place in ["libjalapeno/src/", "jalctl/src/"] {
+        for file in files_of(place, ".rs") {
+            for rest in file.text.split("(\"JALAPENO_").skip(1) {
+                let name = rest.split('"').next().unwrap_or_default();
+                if name.chars().all(|c| c.is_ascii_uppercase() || c == '_') {
+                    assert!(
+                        guide.contains(&format!("`JALAPENO_{name}`")),
+                        "JALAPENO_{name}"
+                    );
+                    found += 1;
+                }
+            }
+        }
+    }
+    assert!(found >= 3, "only {found} places read the environment");
+}
+
 /// Names of stories in a document: several words in backticks, joined by underscores.
 fn stories_named(text: &str) -> Vec<&str> {
     let story = |name: &&str| {
