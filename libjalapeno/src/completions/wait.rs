@@ -113,11 +113,20 @@ impl Completions {
             if let Some(outcome) = self.lane.outcome(seq) {
                 return outcome;
             }
-            let left = patience.left()?;
+            let left = match patience.left() {
+                Ok(left) => left,
+                Err(late) => {
+                    // Whoever only ever looks learns here that nobody is there any more.
+                    self.lane.note_loss();
+                    return self.lane.outcome(seq).unwrap_or(Err(late));
+                }
+            };
             let wake = waker.sleep(epoch, left.min(BACKSTOP));
             self.lane.note_loss();
             if let Some(outcome) = self.lane.outcome(seq) {
-                if wake == Wake::Silence && left > BACKSTOP && waker.vector().is_some() {
+                let by_device = matches!(outcome, Ok(()) | Err(Error::Fault(_) | Error::Cancelled));
+                let silent = wake == Wake::Silence && left > BACKSTOP;
+                if silent && by_device && waker.vector().is_some() {
                     self.lane.count_missing_interrupt();
                 }
                 self.shared.minder.credit();
@@ -155,8 +164,8 @@ impl Completions {
     }
 
     /// Asks for an interrupt when `seq` is done or the queue stops. If that is so already, or the
-    /// queue has ended, the eventfd is readable at once. Keep a timeout beside it: an interrupt may
-    /// be lost, and a device that is gone sends none.
+    /// queue has ended, the eventfd is readable at once. Keep a timeout beside it, and arm anew when
+    /// it passed: an interrupt may be lost, and a device that is gone sends none.
     ///
     /// # Errors
     /// `Forked`.
@@ -165,6 +174,7 @@ impl Completions {
         self.awaited().application = Some(seq.0);
         self.arm_lowest();
         order::between_arm_and_look();
+        self.lane.note_loss();
         if self.lane.outcome(seq.0).is_some() {
             self.awaited().application = None;
             self.shared.waker.wake_all();

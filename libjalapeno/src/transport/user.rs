@@ -452,6 +452,16 @@ impl Transport for User {
     }
 
     fn set_vectors(&self, first: u32, eventfds: &[Option<BorrowedFd<'_>>]) -> Result<()> {
+        let end = u64::from(first) + eventfds.len() as u64;
+        let vectors = self.description.vectors;
+        if end > u64::from(vectors) {
+            return Err(Error::Invalid {
+                what: format!(
+                    "vectors {first} to {end} of {}: it has {vectors}",
+                    self.name
+                ),
+            });
+        }
         for (vector, fd) in (first..).zip(eventfds) {
             let (flags, fds) = match fd {
                 Some(fd) => (wire::SET_DATA_EVENTFD, std::slice::from_ref(fd)),
