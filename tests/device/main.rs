@@ -5,6 +5,7 @@ mod cell;
 mod copy;
 mod faults;
 mod fence;
+mod host;
 mod memory;
 mod open;
 mod quickstart;

@@ -200,11 +200,11 @@ impl Tally {
     }
 }
 
-/// I6: runs a wait and gives what it gave and how long it took, less what the host's scheduler
-/// kept this thread from running.
+/// I6: runs a wait and gives what it gave and how long that took on the wall.
 ///
 /// # Panics
-/// Where it ends later than `limit` and a grace.
+/// Where it ends later than `limit` and a grace, not counting the time for which the host's
+/// scheduler kept this thread from running.
 pub fn punctual<T>(limit: Duration, wait: impl FnOnce() -> T) -> (T, Duration) {
     let (begin, starved) = (Instant::now(), starved());
     let outcome = wait();
@@ -214,7 +214,7 @@ pub fn punctual<T>(limit: Duration, wait: impl FnOnce() -> T) -> (T, Duration) {
         took <= limit + GRACE,
         "a wait of {limit:?} took {took:?} ({elapsed:?} on the wall)"
     );
-    (outcome, took)
+    (outcome, elapsed)
 }
 
 /// How long this thread was ready to run and did not.
