@@ -12,7 +12,8 @@ pub(super) fn preflight(pins: bool, bytes: u64) -> Result<()> {
     if !pins {
         return Ok(());
     }
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // Of this thread: capabilities are a thread's, and the kernel asks the one that maps.
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(u64::MAX, |(soft, _)| soft);
     verdict(&status, limit, bytes)
 }
