@@ -79,9 +79,7 @@ fn an_emulator_killed_in_mid_job_is_a_lost_device_to_every_waiter() {
             scope.spawn(|| lost(punctual(limit, || side.wait(Seq(2), None)).0));
             scope.spawn(|| {
                 let polls = || loop {
-                    if let Err(error) = side.poll() {
-                        return Err(error);
-                    }
+                    side.poll()?;
                     std::thread::yield_now();
                 };
                 lost(punctual(limit, polls).0);
@@ -111,6 +109,9 @@ fn an_emulator_killed_in_mid_job_is_a_lost_device_to_every_waiter() {
     }
 }
 
+/// A way to wait.
+type Waiter<'a> = dyn Fn(&Completions) -> jalapeno::Result<()> + Sync + 'a;
+
 #[test]
 fn a_waiter_of_each_kind_learns_of_a_lost_device_with_nobody_else_looking() {
     alone!();
@@ -127,7 +128,7 @@ fn a_waiter_of_each_kind_learns_of_a_lost_device_with_nobody_else_looking() {
         // Its own deadline: what became of the job?
         side.wait(Seq(1), Some(Duration::ZERO))
     };
-    let kinds: [(&str, &(dyn Fn(&Completions) -> jalapeno::Result<()> + Sync)); 4] = [
+    let kinds: [(&str, &Waiter<'_>); 4] = [
         ("sleeps", &|side| side.wait(Seq(1), None)),
         ("loops", &|side| loops(side, Seq(1), limit)),
         ("polls", &|side| naps(side, Duration::ZERO)),

@@ -1,0 +1,298 @@
+//! Mappings that break what they promise, and limits on them: refused, and the card serves on.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use jalapeno::device::{Device, Role};
+use jalapeno::dma::{HostMemory, Pages};
+use jalapeno::error::{Code, Error};
+use jalapeno::transport::{Area, BarMapping, Description, HostRange, Protection, Transport};
+use jalapeno::units::Iova;
+use jalapeno::{HostOptions, Result, Session};
+use jalapeno_hw::faults::FaultCode;
+use jalapeno_tests::packet::{copy, nop};
+use jalapeno_tests::stage::by_sequence;
+use jalapeno_tests::{SOON, Stage, alone, stage, story};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::resource::{Resource, setrlimit};
+
+/// A file of the test's own, mapped.
+struct Shared {
+    file: File,
+    at: NonNull<u8>,
+    bytes: usize,
+}
+
+impl Shared {
+    fn new(bytes: usize) -> Self {
+        let file = File::from(memfd_create(c"application", MFdFlags::MFD_CLOEXEC).unwrap());
+        file.set_len(bytes as u64).unwrap();
+        let length = bytes.try_into().unwrap();
+        let flags = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping, nowhere in particular.
+        let at = unsafe { mmap(None, length, flags, MapFlags::MAP_SHARED, &file, 0) };
+        let at = at.unwrap().cast();
+        Self { file, at, bytes }
+    }
+
+    fn range(&self, offset: u64, bytes: u64) -> HostRange<'_> {
+        HostRange {
+            at: self.at,
+            bytes,
+            file: Some((self.file.as_fd(), offset)),
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own.
+        unsafe { munmap(self.at.cast(), self.bytes) }.unwrap();
+    }
+}
+
+/// A job goes through.
+fn works(session: &Session) {
+    let mut queue = by_sequence(session, 4);
+    let seq = queue.submit_one(&nop(1)).unwrap();
+    queue.completions().wait(seq, Some(SOON)).unwrap();
+}
+
+#[test]
+fn memory_that_the_client_shrinks_fails_its_own_job_and_the_card_serves_on() {
+    let Some(stage) = Stage::that_misbehaves(story!()) else {
+        return;
+    };
+    let session = stage.session();
+    let shared = Shared::new(0x4000);
+    // SAFETY: the mapping outlives the buffer, and nobody here touches what is cut off.
+    let mine = unsafe { session.register(shared.at, 0x4000, Protection::ReadWrite) }.unwrap();
+    let hbm = session.device_memory(65_536).unwrap();
+    let mut queue = by_sequence(&session, 4);
+    let mut run = |packet| {
+        let seq = queue.submit_one(&packet).unwrap();
+        let outcome = queue.completions().wait(seq, Some(SOON));
+        queue.resume().unwrap();
+        outcome
+    };
+    run(copy(mine.address(), hbm.address(), 0x4000)).unwrap();
+    shared.file.set_len(0x1000).unwrap();
+    for packet in [
+        copy(mine.address() + 0x800, hbm.address(), 0x1000),
+        copy(hbm.address(), mine.address() + 0x2000, 0x1000),
+    ] {
+        let Err(Error::Fault(fault)) = run(packet) else {
+            panic!("its memory is gone")
+        };
+        assert_eq!(fault.code, Ok(FaultCode::HostMemory), "{fault}");
+    }
+    run(copy(mine.address(), hbm.address(), 0x1000)).unwrap();
+    drop((mine, queue));
+    works(&session);
+}
+
+#[test]
+fn wrong_mappings_are_refused_one_by_one_and_the_stream_stays_in_step() {
+    let Some(stage) = Stage::that_misbehaves(story!()) else {
+        return;
+    };
+    let session = stage.session();
+    let device = session.device();
+    let transport = device.transport();
+    let shared = Shared::new(0x4000);
+    let top = transport.describe().iova_ranges.last().unwrap().1;
+    let base = (top - 0x10_0000) & !0xFFF;
+    let map = |iova: u64, offset: u64, bytes: u64| {
+        let range = shared.range(offset, bytes);
+        transport.map_dma(Iova(iova), range, Protection::ReadWrite)
+    };
+    let regions = stage.here().counters().regions;
+    map(base, 0, 0x2000).unwrap();
+    for (what, iova, offset, bytes) in [
+        ("the same again", base, 0, 0x2000),
+        ("overlapping its end", base + 0x1000, 0, 0x2000),
+        ("overlapping its start", base - 0x1000, 0, 0x2000),
+        ("inside", base + 0x1000, 0, 0x1000),
+        ("around", base - 0x1000, 0, 0x4000),
+        ("of nothing", base + 0x8000, 0, 0),
+        ("that wraps", u64::MAX - 0xFFF, 0, 0x2000),
+        (
+            "whose offset wraps",
+            base + 0x8000,
+            u64::MAX - 0xFFF,
+            0x2000,
+        ),
+        ("beyond the file", base + 0x8000, 0x4000, 0x1000),
+        ("longer than the file", base + 0x8000, 0, 0x100_0000),
+    ] {
+        let error = map(iova, offset, bytes).expect_err(what);
+        assert_ne!(error.code(), Code::Lost, "{what}: {error}");
+        device
+            .verify()
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(stage.here().counters().regions, regions + 1, "{what}");
+    }
+    for (what, iova, bytes) in [
+        ("a part", base, 0x1000),
+        ("of nothing", base, 0),
+        ("that wraps", base, u64::MAX),
+    ] {
+        let error = transport.unmap_dma(Iova(iova), bytes).expect_err(what);
+        assert_ne!(error.code(), Code::Lost, "{what}: {error}");
+        assert_eq!(stage.here().counters().regions, regions + 1, "{what}");
+    }
+    // Two mappings side by side are one range to a packet that crosses from one to the other.
+    map(base + 0x2000, 0x2000, 0x1000).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&shared.file, b"across", 0x1FFD).unwrap();
+    let home = session.host_memory(64, HostOptions::default()).unwrap();
+    let mut queue = by_sequence(&session, 4);
+    let across = jalapeno::DeviceAddr(base + 0x1FFD);
+    let seq = queue.submit_one(&copy(across, home.address(), 6)).unwrap();
+    queue.completions().wait(seq, Some(SOON)).unwrap();
+    let mut bytes = [0; 6];
+    home.memory().read(0, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"across");
+    transport.unmap_dma(Iova(base), 0x2000).unwrap();
+    transport.unmap_dma(Iova(base + 0x2000), 0x1000).unwrap();
+    works(&session);
+}
+
+/// A transport that says something else of itself.
+#[derive(Debug)]
+struct Otherwise {
+    real: Arc<dyn Transport>,
+    said: Description,
+}
+
+impl Transport for Otherwise {
+    fn describe(&self) -> &Description {
+        &self.said
+    }
+    fn map_bar(&self, bar: u32, area: Area, writable: bool) -> Result<Arc<dyn BarMapping>> {
+        self.real.map_bar(bar, area, writable)
+    }
+    fn read(&self, region: u32, offset: u64, into: &mut [u8]) -> Result<()> {
+        self.real.read(region, offset, into)
+    }
+    fn write(&self, region: u32, offset: u64, from: &[u8]) -> Result<()> {
+        self.real.write(region, offset, from)
+    }
+    fn map_dma(&self, iova: Iova, range: HostRange<'_>, protection: Protection) -> Result<()> {
+        self.real.map_dma(iova, range, protection)
+    }
+    fn unmap_dma(&self, iova: Iova, bytes: u64) -> Result<()> {
+        self.real.unmap_dma(iova, bytes)
+    }
+    fn set_vectors(&self, first: u32, eventfds: &[Option<BorrowedFd<'_>>]) -> Result<()> {
+        self.real.set_vectors(first, eventfds)
+    }
+    fn reset(&self) -> Result<()> {
+        self.real.reset()
+    }
+    fn lost_fd(&self) -> Option<OwnedFd> {
+        self.real.lost_fd()
+    }
+    fn is_lost(&self) -> bool {
+        self.real.is_lost()
+    }
+}
+
+/// The stage's device behind a transport that says something else of itself.
+fn open_otherwise(stage: &Stage, change: impl FnOnce(&mut Description)) -> Arc<Device> {
+    let real = Arc::clone(stage.open().transport());
+    let mut said = real.describe().clone();
+    change(&mut said);
+    let name = stage.name().to_owned();
+    let transport = Arc::new(Otherwise { real, said });
+    Device::open_transport(transport, name, Role::Compute).unwrap()
+}
+
+#[test]
+fn more_mappings_than_the_way_to_the_device_permits_are_refused_by_count() {
+    let stage = stage();
+    let device = open_otherwise(&stage, |said| said.maps_limit = 10);
+    let dma = device.dma().unwrap();
+    let mut live = Vec::new();
+    let error = loop {
+        match HostMemory::allocate(dma, 4096, HostOptions::default()) {
+            Ok(memory) => live.push(memory),
+            Err(error) => break error,
+        }
+        assert!(live.len() <= 10);
+    };
+    assert_eq!(live.len(), 10);
+    assert_eq!(error.code(), Code::Memory, "{error}");
+    assert!(error.to_string().contains("10"), "{error}");
+    assert!(error.hint().is_some());
+    drop(live.pop());
+    live.push(HostMemory::allocate(dma, 4096, HostOptions::default()).unwrap());
+    drop(live);
+    assert_eq!(dma.usage().maps, 0);
+}
+
+/// Gives up the privilege to lock memory beyond the limit.
+fn give_up_locking() {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    let header = Header {
+        version: 0x2008_0522,
+        pid: 0,
+    };
+    let none = [0u32; 6];
+    // SAFETY: capset reads a header and two sets of three words, which these are.
+    let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn a_small_memlock_limit_says_what_is_needed_what_is_there_and_what_to_do() {
+    alone!();
+    let stage = stage();
+    let device = open_otherwise(&stage, |said| said.pins = true);
+    let session = Session::new(&device).unwrap();
+    setrlimit(Resource::RLIMIT_MEMLOCK, 1 << 20, 1 << 20).unwrap();
+    give_up_locking();
+    let maps = device.dma().unwrap().usage().maps;
+    let refused = session.host_memory(8 << 20, HostOptions::default());
+    let error = refused.map(drop).unwrap_err();
+    match &error {
+        Error::Memory { needed, have, .. } => {
+            assert_eq!(*needed, 8 << 20, "{error}");
+            assert!(*have <= 1 << 20, "{error}");
+        }
+        other => panic!("{other}"),
+    }
+    assert!(error.to_string().contains("RLIMIT_MEMLOCK"), "{error}");
+    assert!(error.hint().unwrap().contains("ulimit -l"), "{error}");
+    assert_eq!(device.dma().unwrap().usage().maps, maps);
+    let small = session
+        .host_memory(4096, HostOptions::default())
+        .expect("what fits is given");
+    drop(small);
+    works(&session);
+}
+
+#[test]
+fn huge_pages_are_asked_for_and_never_required() {
+    let stage = stage();
+    let session = stage.session();
+    let huge = HostOptions {
+        huge: true,
+        ..HostOptions::default()
+    };
+    for bytes in [1, 4096, 2 << 20, (2 << 20) + 1] {
+        let buffer = session.host_memory(bytes, huge).unwrap();
+        assert_eq!(buffer.bytes(), bytes);
+        assert!(matches!(
+            buffer.memory().pages(),
+            Pages::Small | Pages::Huge
+        ));
+        buffer.memory().write(bytes - 1, &[7]).unwrap();
+    }
+}
