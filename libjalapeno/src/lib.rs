@@ -4,6 +4,12 @@
 //! `hw`, `wire` (crates of their own) · `error` `units` `fork` `pci` · `transport` · `mmio` `order` `dma`
 //! `hbm` `irq` `clock` `capabilities` · `ring` `queue` · `device` `session` `transfer` `telemetry`
 //! `discover`.
+//!
+//! The smallest whole program (`examples/copy.rs`):
+//!
+//! ```no_run
+#![doc = include_str!("../examples/copy.rs")]
+//! ```
 
 pub mod buffer;
 pub mod capabilities;
