@@ -1,6 +1,6 @@
 //! What the stories share: a card to play on, packets, and eyes on what is left behind.
 //!
-//! [`stage`] is the only room that knows how a card is reached.
+//! [`mod@stage`] is the only room that knows how a card is reached.
 
 pub mod alone;
 pub mod events;
