@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use jalapeno::clock::monotonic_raw;
@@ -28,9 +28,7 @@ pub const PLANS: &[Plan] = &[Plan {
 }];
 
 /// A copy that takes longer than a waiter polls: it sleeps when the job is done.
-const COPY: u64 = 8 << 20;
-/// How long the peer's sleeper sleeps: about as long as that copy takes.
-const NAP: Duration = Duration::from_micros(1000);
+const COPY: u64 = 2 << 20;
 const WAKES: usize = 20;
 const SAMPLES: usize = 21;
 const SOON: Duration = Duration::from_secs(5);
@@ -43,8 +41,9 @@ pub fn measure(bench: &Bench) -> Outcome {
     let mut peer = Peer::start(bench.cores.device()?)?;
     let mut pairs = Vec::with_capacity(SAMPLES);
     for sample in 0..=SAMPLES {
-        let mut ours = device.sample()?;
-        let mut theirs = peer.sample()?;
+        let (mut ours, slept) = device.sample()?;
+        // As long: how deep a core sleeps shows in its wake.
+        let mut theirs = peer.sample(slept)?;
         if sample > 0 {
             pairs.push((p50(&mut ours), p50(&mut theirs)));
         }
@@ -98,16 +97,17 @@ impl Sleeper {
             .ok_or_else(|| "no time stamp".into())
     }
 
-    /// Microseconds from the job's end to the waiter's return.
-    fn sample(&mut self) -> Result<Vec<f64>, String> {
+    /// Microseconds from the job's end to the waiter's return, and how long it slept.
+    fn sample(&mut self) -> Result<(Vec<f64>, Duration), String> {
         let offset = self.offset()?;
         let at = self.host.address().0;
         let packets = [
             of(Opcode::Copy, [at, at + COPY, COPY, 0, 0]),
             of(Opcode::Timestamp, [at + 2 * COPY, 0, 0, 0, 0]),
         ];
-        let mut samples = Vec::with_capacity(WAKES);
+        let (mut samples, mut sleeps) = (Vec::with_capacity(WAKES), Vec::new());
         for _ in 0..WAKES {
+            let begin = i128::from(now()?);
             let queue = self.open.queue()?;
             let seq = queue.submit(&packets);
             let seq = seq.map_err(|error| failed("submit")(&error))?;
@@ -116,8 +116,9 @@ impl Sleeper {
             waited.map_err(|error| failed("wait")(&error))?;
             let done = i128::from(self.stamp()?) - offset;
             samples.push((woke - done) as f64 / 1e3);
+            sleeps.push((done - begin).max(0) as f64 / 1e9);
         }
-        Ok(samples)
+        Ok((samples, Duration::from_secs_f64(p50(&mut sleeps))))
     }
 }
 
@@ -128,7 +129,7 @@ fn now() -> Result<u64, String> {
 /// Sleeps on an eventfd that a thread of the other core writes.
 struct Peer {
     sleeper: Arc<EventFd>,
-    order: std::sync::mpsc::Sender<()>,
+    order: Sender<Duration>,
     written: Arc<AtomicU64>,
 }
 
@@ -138,7 +139,7 @@ impl Peer {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|error| tried(&error))?;
         let event = Arc::new(event);
         let other = Arc::clone(&event);
-        let (order, orders) = channel::<()>();
+        let (order, orders) = channel::<Duration>();
         let written = Arc::new(AtomicU64::new(0));
         let theirs = Arc::clone(&written);
         std::thread::Builder::new()
@@ -147,10 +148,10 @@ impl Peer {
                 if Cores::pin(core).is_err() {
                     return; // the next order says that nobody takes it
                 }
-                while let Ok(()) = orders.recv() {
+                while let Ok(nap) = orders.recv() {
                     // It spins, as the engine does while it copies.
                     let begin = Instant::now();
-                    while begin.elapsed() < NAP {}
+                    while begin.elapsed() < nap {}
                     theirs.store(monotonic_raw().unwrap_or(0), Ordering::Release);
                     if other.write(1).is_err() {
                         return;
@@ -165,10 +166,10 @@ impl Peer {
         })
     }
 
-    fn sample(&mut self) -> Result<Vec<f64>, String> {
+    fn sample(&mut self, nap: Duration) -> Result<Vec<f64>, String> {
         let mut samples = Vec::with_capacity(WAKES);
         for _ in 0..WAKES {
-            let sent = self.order.send(());
+            let sent = self.order.send(nap);
             sent.map_err(|_| "the peer could not be pinned".to_owned())?;
             let read = self.sleeper.read();
             let woke = now()?;
