@@ -82,7 +82,10 @@ impl Meter {
     /// Adds fetched packets.
     #[inline]
     pub fn add_packets(&self, packets: u64) {
-        self.packets.fetch_add(packets, Ordering::Relaxed);
+        // The engine alone counts, so no locked addition is needed.
+        let count = self.packets.load(Ordering::Relaxed);
+        self.packets
+            .store(count.wrapping_add(packets), Ordering::Relaxed);
     }
 
     /// Kernel operations so far.

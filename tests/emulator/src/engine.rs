@@ -20,13 +20,14 @@ use crate::faults::{Fault, Unit};
 use crate::kernels::Pool;
 use crate::queue::{Block, Queue, Stop};
 use crate::trouble::{Culprit, Trouble};
+use crate::watch::Watch;
 
 /// Packets run before the completion word is stored.
 const BURST: u32 = 16;
-/// Looks at a queue between two looks at doorbells while everything is empty.
-const LOOKS_A_DOORBELL: u32 = 32;
+/// Rounds over all queues between two looks at doorbells while everything is empty.
+const ROUNDS_A_DOORBELL: u32 = 32;
 /// Looks at a queue between two clock reads while everything is empty.
-const LOOKS_A_CLOCK: u32 = 512;
+const LOOKS_A_CLOCK: u32 = 1024;
 /// How long the engine spins after the last work.
 const SPIN_NS: u64 = 1_000_000;
 /// How long it looks often.
@@ -41,6 +42,10 @@ const SELDOM: Duration = Duration::from_millis(1);
 pub struct Engine {
     pub(crate) card: Arc<Card>,
     pub(crate) queues: Vec<Queue>,
+    /// One for each of them, while `watching`.
+    watches: Vec<Watch>,
+    /// Nothing about a queue changed since its watch was set.
+    pub(crate) watching: bool,
     pub(crate) runner: Runner,
     /// No packet runs (fault injection, quiesce).
     pub(crate) halted: bool,
@@ -63,6 +68,8 @@ pub fn start(card: &Arc<Card>) -> io::Result<JoinHandle<()>> {
     let mut engine = Engine {
         card: Arc::clone(card),
         queues: Vec::new(),
+        watches: Vec::new(),
+        watching: false,
         runner: Runner::new(Arc::clone(card), pool),
         halted: false,
         quiesced: false,
@@ -85,11 +92,12 @@ impl Engine {
         gate.enter();
         let mut last_work = card.now();
         let mut looks = 0u32;
-        let mut doorbell_looks = 0u32;
+        let mut rounds = 0u32;
         loop {
             if card.has_orders() {
                 while let Some(order) = card.take_order() {
                     let go_on = self.obey(order);
+                    self.watching = false;
                     card.obeyed();
                     if !go_on {
                         gate.leave();
@@ -107,21 +115,19 @@ impl Engine {
             }
             let mut worked = 0;
             if !self.halted && !self.quiesced && self.bus_master {
-                for index in 0..self.queues.len() {
-                    worked += self.serve(index);
-                }
+                worked = self.round();
             }
             if worked > 0 {
                 looks = 0;
-                doorbell_looks = 0;
+                rounds = 0;
                 last_work = 0;
                 continue;
             }
             let queues = u32::try_from(self.queues.len()).unwrap_or(1).max(1);
             looks += queues;
-            doorbell_looks += queues;
-            if doorbell_looks >= LOOKS_A_DOORBELL {
-                doorbell_looks = 0;
+            rounds += 1;
+            if rounds >= ROUNDS_A_DOORBELL {
+                rounds = 0;
                 self.look_at_doorbells();
             }
             if looks < LOOKS_A_CLOCK {
@@ -152,6 +158,27 @@ impl Engine {
         }
     }
 
+    /// Looks at every queue once and runs what is ready; how many packets.
+    #[inline]
+    fn round(&mut self) -> u32 {
+        if !self.watching {
+            self.watches.clear();
+            self.watches.extend(self.queues.iter().map(Queue::watch));
+            self.watching = true;
+        }
+        let mut worked = 0;
+        let located = self.located;
+        for index in 0..self.watches.len() {
+            if self.watches.get(index).is_some_and(Watch::is_ready) {
+                worked += self.serve(index);
+                if self.located != located || self.card.host.generation() != located {
+                    break; // what the other watches look at may be gone
+                }
+            }
+        }
+        worked
+    }
+
     /// Runs what a queue has ready; how many packets.
     #[inline]
     fn serve(&mut self, index: usize) -> u32 {
@@ -164,9 +191,12 @@ impl Engine {
             return 0;
         }
         if queue.block.is_some() {
-            return self.unblock(index);
+            let worked = self.unblock(index);
+            self.watching &= worked == 0;
+            return worked;
         }
         if card.injector.is_armed(Unit::Packet) || card.injector.is_any_active() {
+            self.watching = false;
             return self.serve_crookedly(index);
         }
         let mut done = 0;
@@ -181,7 +211,8 @@ impl Engine {
                 break;
             }
             // The word shows what is finished before a packet that may run longer starts.
-            if done > 0 && words[0] & HEADER_OPCODE != u64::from(Opcode::Nop.code()) {
+            let long = words[0] & HEADER_OPCODE != u64::from(Opcode::Nop.code());
+            if done > 0 && long {
                 break;
             }
             match self.runner.execute(queue.number, &words, &mut clock) {
@@ -189,7 +220,7 @@ impl Engine {
                     queue.completed += 1;
                     done += 1;
                     // What ran longer may have let mappings change: the ring is found anew.
-                    if words[0] & HEADER_OPCODE != u64::from(Opcode::Nop.code()) {
+                    if long {
                         break;
                     }
                 }
@@ -203,6 +234,13 @@ impl Engine {
             card.injector.count(Unit::Packet, done.into());
             card.meter.add_packets(done.into());
             self.publish(index);
+            let queue = self.queues.get(index);
+            if let (Some(watch), Some(queue)) = (self.watches.get_mut(index), queue) {
+                *watch = queue.watch();
+            }
+        }
+        if let Ok(Outcome::Done) = outcome {
+            return done;
         }
         self.conclude(index, outcome, failing, done)
     }
@@ -215,6 +253,7 @@ impl Engine {
         words: [u64; 8],
         done: u32,
     ) -> u32 {
+        self.watching = false;
         match outcome {
             Ok(Outcome::Done) => done,
             Ok(Outcome::Blocked(block)) => {
@@ -244,6 +283,7 @@ impl Engine {
 
     /// Counts the head of a queue, by number, as done and says so.
     pub(crate) fn advance(&mut self, number: u16) {
+        self.watching = false;
         let index = self.queues.iter().position(|queue| queue.number == number);
         if let Some(index) = index {
             self.card.injector.count(Unit::Packet, 1);
@@ -352,6 +392,7 @@ impl Engine {
         let Some(queue) = self.queues.get_mut(index) else {
             return;
         };
+        self.watching = false;
         let culprit = culprit(queue, words);
         let record = card.report(&trouble, &culprit);
         queue.block = None;
@@ -381,6 +422,7 @@ impl Engine {
 
     /// A queue's own memory is gone: it stops, and only the log can say so.
     pub(crate) fn lose(&mut self, index: usize, trouble: Trouble) {
+        self.watching = false;
         let card = Arc::clone(&self.card);
         if let Some(queue) = self.queues.get_mut(index) {
             let culprit = culprit(queue, &[0; 8]);
@@ -415,11 +457,12 @@ impl Engine {
 
     /// The same for one queue.
     pub(crate) fn look_at_doorbell(&mut self, index: usize) {
-        let card = Arc::clone(&self.card);
-        let Some(queue) = self.queues.get_mut(index) else {
+        let Some(queue) = self.queues.get_mut(index).filter(|it| !it.is_quiet()) else {
             return;
         };
+        let card = Arc::clone(&self.card);
         if queue.try_resume() {
+            self.watching = false;
             card.set_queue_state(queue.number, QueueState::Running);
             self.publish(index);
             return;

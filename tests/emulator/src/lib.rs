@@ -42,3 +42,4 @@ pub mod stream;
 pub mod telemetry;
 mod transfers;
 pub mod trouble;
+pub mod watch;

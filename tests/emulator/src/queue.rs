@@ -15,6 +15,7 @@ use crate::identity::ERRORS_LOG2_MAX;
 use crate::memory::{Intent, Memory, Piece};
 use crate::span::Span;
 use crate::trouble::{Trouble, placed};
+use crate::watch::Watch;
 
 /// Why a queue does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,10 +99,8 @@ impl Queue {
     /// # Errors
     /// What memory says of the first address that is gone.
     pub fn locate(&mut self, memory: &Memory<'_>) -> Result<(), Trouble> {
-        // What is not found again must not be touched again.
-        self.ring.clear();
-        self.completion = Span::EMPTY;
-        self.relayed = false;
+        // Whatever is not found again is not touched again.
+        self.forget();
         let mut pieces = Vec::new();
         let bytes = (PACKET_BYTES as u64) << self.shape.depth_log2;
         memory.find(self.shape.ring, bytes, Intent::Read, &mut pieces)?;
@@ -132,6 +131,13 @@ impl Queue {
         memory.find(self.shape.errors, bytes, Intent::Write, &mut errors)
     }
 
+    /// Its memory is not touched until it is found anew.
+    pub fn forget(&mut self) {
+        self.relayed = false;
+        self.ring.clear();
+        self.completion = Span::EMPTY;
+    }
+
     /// Log2 of the ring's packets, as packets.
     #[must_use]
     pub fn depth(&self) -> u64 {
@@ -153,6 +159,39 @@ impl Queue {
         let mut words = self.ring.get(page)?.line(offset);
         words[0] = header;
         Some(words)
+    }
+
+    /// What shows that there is a packet to fetch, until anything about the queue changes.
+    #[inline]
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        if self.relayed || self.stop.is_some() || self.block.is_some() || self.deaf {
+            return Watch::Ask;
+        }
+        let sequence = self.completed + 1;
+        let (page, offset) = self.slot(sequence);
+        match self.ring.get(page).and_then(|page| page.watched(offset)) {
+            Some(word) => Watch::Header {
+                word,
+                mask: HEADER_VALID,
+                ready: if self.is_valid(HEADER_VALID, sequence) {
+                    HEADER_VALID
+                } else {
+                    0
+                },
+            },
+            None => Watch::Ask,
+        }
+    }
+
+    /// Whether the words of the doorbell page say nothing that the device does not know.
+    #[inline]
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let arm = self.doorbell.arm();
+        self.stop.is_none()
+            && (arm == 0 || arm == self.armed_last || arm > self.completed)
+            && self.doorbell.tail() == low(self.completed)
     }
 
     #[cold]

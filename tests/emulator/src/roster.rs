@@ -17,7 +17,9 @@ impl Engine {
         let card = Arc::clone(&self.card);
         self.located = card.host.generation();
         self.bus_master = card.host.is_bus_master();
+        self.watching = false;
         if !self.bus_master {
+            self.queues.iter_mut().for_each(Queue::forget);
             return;
         }
         for index in 0..self.queues.len() {
@@ -60,12 +62,14 @@ impl Engine {
         card.set_queue_state(queue.number, QueueState::Running);
         card.idle.store(false, Ordering::Release);
         self.queues.push(queue);
+        self.watching = false;
         Ok(())
     }
 
     /// Destroys a queue; whether it existed. Its memory is never touched again.
     pub(crate) fn destroy_queue(&mut self, number: u32) -> bool {
         let before = self.queues.len();
+        self.watching = false;
         self.queues
             .retain(|queue| u32::from(queue.number) != number);
         if let Ok(number) = u16::try_from(number) {

@@ -66,6 +66,12 @@ impl Span {
         a < b.saturating_add(other.bytes) && b < a.saturating_add(self.bytes)
     }
 
+    /// The aligned word at `offset`, to be looked at again and again; `None` where there is none.
+    #[must_use]
+    pub fn watched(self, offset: usize) -> Option<Word> {
+        self.word(offset).map(Word)
+    }
+
     #[inline]
     fn word(self, offset: usize) -> Option<*mut u64> {
         let fits = offset.checked_add(8).is_some_and(|end| end <= self.bytes);
@@ -158,6 +164,23 @@ impl Span {
     }
 }
 
+/// An aligned word of a span, found once. It is valid as long as its span is.
+#[derive(Clone, Copy, Debug)]
+pub struct Word(*mut u64);
+
+// SAFETY: as `Span`: an address, accessed atomically only.
+unsafe impl Send for Word {}
+
+impl Word {
+    /// Loads it.
+    #[inline]
+    #[must_use]
+    pub fn load(self) -> u64 {
+        // SAFETY: `watched` found it aligned and inside its span, which `new`'s caller keeps mapped.
+        unsafe { AtomicU64::from_ptr(self.0) }.load(Ordering::Relaxed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +198,8 @@ mod tests {
         s.store(16, 1, Ordering::Relaxed);
         s.store(usize::MAX - 3, 1, Ordering::Relaxed);
         assert_eq!(s.load(16, Ordering::Relaxed), 0);
+        assert!(s.watched(9).is_none() && s.watched(16).is_none());
+        assert_eq!(s.watched(8).map(Word::load), Some(7));
         s.store(8, 3, Ordering::Relaxed);
         assert_eq!(memory, [7, 3]);
     }
