@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jalapeno_hw::faults::FaultCode;
 use jalapeno_hw::limits::{MANAGE_BYTES_MAX, QUEUE_TIME, RESET_QUEUE_TIME};
 use jalapeno_hw::packets::{Command, Opcode, Packet, header};
 use jalapeno_hw::queue::{QueueCreate, QueueName};
@@ -25,6 +26,8 @@ use crate::waker::Waker;
 
 /// What a starved host gets on top of the device's own time.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Resets in a row that may hit a command before it is given up.
+const RESETS_MOST: u32 = 8;
 /// log2 of queue 0's packets and error records.
 const DEPTH_LOG2: u32 = 4;
 const ERRORS_LOG2: u32 = 2;
@@ -216,16 +219,32 @@ impl Manager {
         }
     }
 
+    /// Creates a queue. Where a reset hits the command it may have run: then the queue is made
+    /// anew.
     pub(crate) fn create(&self, create: &QueueCreate) -> Result<()> {
-        self.command(Command::QueueCreate, create.as_bytes(), QUEUE_TIME)
+        for _ in 0..RESETS_MOST {
+            match self.command(Command::QueueCreate, create.as_bytes(), QUEUE_TIME) {
+                Err(Error::Cancelled) => self.destroy(create.queue)?,
+                told => return told,
+            }
+        }
+        Err(Error::Cancelled)
     }
 
+    /// Returns when the queue does not exist any more, also where a reset hits the command.
     pub(crate) fn destroy(&self, number: u32) -> Result<()> {
         let name = QueueName {
             queue: number,
             reserved: 0,
         };
-        self.command(Command::QueueDestroy, name.as_bytes(), RESET_QUEUE_TIME)
+        for _ in 0..RESETS_MOST {
+            match self.command(Command::QueueDestroy, name.as_bytes(), RESET_QUEUE_TIME) {
+                Err(Error::Cancelled) => {}
+                Err(Error::Fault(fault)) if fault.code == Ok(FaultCode::BadQueue) => return Ok(()),
+                told => return told,
+            }
+        }
+        Err(Error::Cancelled)
     }
 
     fn command(&self, command: Command, input: &[u8], time: Duration) -> Result<()> {
