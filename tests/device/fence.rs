@@ -2,15 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use jalapeno::device::Role;
 use jalapeno::error::{Code, Error};
-use jalapeno::session::Session;
-use jalapeno_tests::{SOON, board, open};
+use jalapeno_tests::{SOON, stage};
 
 #[test]
 fn a_fence_rises_and_never_falls_and_its_waiters_see_it() {
-    let board = board();
-    let session = Session::new(&open(&board, Role::Compute).unwrap()).unwrap();
+    let stage = stage();
+    let session = stage.session();
     let fence = session.fence(5).unwrap();
     fence.wait(5, Some(Duration::ZERO)).unwrap();
     let late = fence.wait(6, Some(Duration::from_millis(5))).unwrap_err();
@@ -26,8 +24,8 @@ fn a_fence_rises_and_never_falls_and_its_waiters_see_it() {
 
 #[test]
 fn ending_a_fence_ends_the_waits_of_every_thread_and_what_it_reached_stands() {
-    let board = board();
-    let session = Session::new(&open(&board, Role::Compute).unwrap()).unwrap();
+    let stage = stage();
+    let session = stage.session();
     let fence = session.fence(1).unwrap();
     std::thread::scope(|scope| {
         let waiters: Vec<_> = (2..5)

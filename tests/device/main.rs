@@ -11,6 +11,7 @@ mod memory;
 mod open;
 mod quickstart;
 mod reset;
+mod soak;
 mod submit;
 mod teardown;
 mod trouble;

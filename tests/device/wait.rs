@@ -266,3 +266,31 @@ fn fences_order_sixteen_queues_in_a_ring_whatever_the_order_of_submission() {
         assert_eq!(u64::from_le_bytes(seen), turn, "each ran in its turn");
     }
 }
+
+#[test]
+fn a_job_past_its_deadline_fails_as_such_and_one_within_it_succeeds() {
+    let stage = stage();
+    let session = stage.session();
+    let gate = session.fence(0).unwrap();
+    let mut queue = delivering(&session, 8);
+    let mut job = wait(gate.address(), 1);
+    for (value, millis) in [(1, 5), (2, 20)] {
+        job.body[1] = value;
+        let begin = Instant::now();
+        let limit = Duration::from_millis(millis);
+        job.deadline = session.ticks_in(limit).unwrap().0;
+        let seq = queue.submit_one(&job).unwrap();
+        let late = queue.completions().wait(seq, Some(SOON)).unwrap_err();
+        let Error::Fault(fault) = &late else {
+            panic!("{late}")
+        };
+        assert_eq!(fault.code, Ok(jalapeno_hw::faults::FaultCode::Deadline));
+        assert!(begin.elapsed() >= limit, "{:?}", begin.elapsed());
+        queue.resume().unwrap();
+        gate.signal(value).unwrap();
+        job.deadline = session.ticks_in(SOON).unwrap().0;
+        let seq = queue.submit_one(&job).unwrap();
+        queue.completions().wait(seq, Some(SOON)).unwrap();
+    }
+    conserved(&queue.completions().counters());
+}
