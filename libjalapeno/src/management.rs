@@ -301,8 +301,15 @@ impl Drop for Manager {
         // Before its input goes: dropping the queue makes the device forget it.
         drop(turn.queue.take());
         if turn.stuck && self.device.generation().0 == self.generation {
-            std::mem::forget(Arc::clone(&turn.input));
+            cut_off(&self.device, &turn.input);
         }
+    }
+}
+
+/// Cuts a device off from memory that it may still use; where that fails too the memory is kept.
+fn cut_off<T>(device: &Device, memory: &Arc<T>) {
+    if device.isolate().is_err() && device.check().is_ok() {
+        std::mem::forget(Arc::clone(memory));
     }
 }
 
@@ -330,8 +337,8 @@ impl Keeper for QueueZero {
         if self.device.check().is_ok()
             && let Err(error) = gone()
         {
-            log::error!("close queue 0: {error}; its memory is kept");
-            std::mem::forget(Arc::clone(lane));
+            log::error!("close queue 0: {error}; bus mastering goes off");
+            cut_off(&self.device, lane);
         }
     }
 }

@@ -23,6 +23,8 @@ use crate::transport::Protection;
 use crate::units::Ticks;
 use crate::waker::Waker;
 
+/// Longest that the reset may take by which a session lets go of queues that do not close.
+const LAST_RESET: Duration = Duration::from_secs(2);
 /// A clock reading serves this long, then a new one is taken.
 const CLOCK_AGE: u64 = 1_000_000_000;
 
@@ -71,6 +73,8 @@ pub(crate) struct Core {
     wakers: Mutex<HashMap<Option<u32>, Weak<Waker>>>,
     clock: Mutex<Clock>,
     buffers: Buffers,
+    /// Queues that the device may still know, though they are closed.
+    kept: Mutex<Vec<Arc<Lane>>>,
     device: Arc<Device>,
 }
 
@@ -102,6 +106,7 @@ impl Session {
             wakers: Mutex::default(),
             clock: Mutex::new(device.clock()?),
             buffers: Buffers::default(),
+            kept: Mutex::default(),
             device: Arc::clone(device),
         });
         let user: Weak<dyn Generational> = Arc::<Core>::downgrade(&core);
@@ -205,10 +210,8 @@ impl Session {
                 error,
                 Error::Fault(_) | Error::Stale { .. } | Error::Lost { .. }
             );
-            if !absent {
-                // It may exist all the same: its memory stays.
-                std::mem::forget(Arc::clone(&lane));
-                number.kept.store(true, Ordering::Relaxed);
+            if !absent && core.manager.destroy(number.number).is_err() {
+                number.keep(&lane);
             }
             return Err(error);
         }
@@ -325,6 +328,25 @@ impl Core {
     }
 }
 
+/// Before anything is unmapped the device has let go of it, whatever that takes.
+impl Drop for Core {
+    fn drop(&mut self) {
+        let kept = self.lock(&self.kept).len();
+        if kept == 0 || self.device.check().is_err() {
+            return; // nothing is left, or a child of fork(), or nobody is there
+        }
+        log::warn!("{kept} queues did not close: the device is reset");
+        if let Err(error) = self.device.reset(ResetLevel::Device, 0, LAST_RESET) {
+            log::error!("reset the device before its memory goes: {error}");
+            if let Err(error) = self.device.isolate() {
+                log::error!("bus mastering stays on: {error}; memory is kept");
+                let lanes = std::mem::take(&mut *self.lock(&self.kept));
+                std::mem::forget(lanes);
+            }
+        }
+    }
+}
+
 /// A queue's number, and how the device forgets the queue.
 #[derive(Debug)]
 struct Number {
@@ -344,11 +366,16 @@ impl Number {
                 self.core.sweep();
             }
             Err(error) => {
-                log::error!("close queue {}: {error}; its memory is kept", self.number);
-                std::mem::forget((Arc::clone(lane), Arc::clone(&self.core)));
-                self.kept.store(true, Ordering::Relaxed);
+                log::error!("close queue {}: {error}", self.number);
+                self.keep(lane);
             }
         }
+    }
+
+    /// Keeps the memory and the number of a queue that may still exist while the session lives.
+    fn keep(&self, lane: &Arc<Lane>) {
+        self.core.lock(&self.core.kept).push(Arc::clone(lane));
+        self.kept.store(true, Ordering::Relaxed);
     }
 }
 

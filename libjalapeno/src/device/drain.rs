@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jalapeno_hw::regs::{Control, Status};
 
-use super::Device;
+use super::{Device, master};
 use crate::error::Result;
 use crate::mmio::until;
 
@@ -24,6 +24,14 @@ impl Device {
         self.registers.write(Control::default().with_quiesce(1))?;
         let time = u64::from(self.info.capabilities.time.quiesce_us);
         until("quiescing", Duration::from_micros(time) + PATIENCE, idle)
+    }
+
+    /// Turns bus mastering off: the device reaches no memory any more, whatever it does.
+    ///
+    /// # Errors
+    /// `Lost`.
+    pub(crate) fn isolate(&self) -> Result<()> {
+        master(&self.transport, false)
     }
 
     /// Lets queues run that an earlier owner quiesced and then left.

@@ -37,8 +37,13 @@ impl Device {
         let before = self.registers.read::<GenerationRegister>()?.0;
         log::info!("reset of {} at level {}", self.info.name, level.name());
         match level {
-            ResetLevel::Queue | ResetLevel::Engines | ResetLevel::Device => {
+            ResetLevel::Queue | ResetLevel::Engines => {
                 self.command_reset(level, queue, within)?;
+            }
+            ResetLevel::Device => {
+                self.command_reset(level, queue, within)?;
+                // A session that could not let go of it has turned that off.
+                master(&self.transport, true)?;
             }
             ResetLevel::Function => {
                 self.transport.reset()?;
