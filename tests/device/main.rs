@@ -6,6 +6,7 @@ mod copy;
 mod faults;
 mod fence;
 mod host;
+mod management;
 mod mappings;
 mod memory;
 mod open;
