@@ -29,6 +29,8 @@ pub const PLANS: &[Plan] = &[Plan {
 
 /// A copy that takes longer than a waiter polls: it sleeps when the job is done.
 const COPY: u64 = 2 << 20;
+/// Bytes that the peer copies between two looks at the clock.
+const STEP: usize = 256 << 10;
 const WAKES: usize = 20;
 const SAMPLES: usize = 21;
 const SOON: Duration = Duration::from_secs(5);
@@ -148,10 +150,14 @@ impl Peer {
                 if Cores::pin(core).is_err() {
                     return; // the next order says that nobody takes it
                 }
+                let (from, mut to) = (vec![1u8; STEP], vec![0u8; STEP]);
                 while let Ok(nap) = orders.recv() {
-                    // It spins, as the engine does while it copies.
+                    // It copies, as the engine does: what the wake needs is as cold.
                     let begin = Instant::now();
-                    while begin.elapsed() < nap {}
+                    while begin.elapsed() < nap {
+                        to.copy_from_slice(&from);
+                        std::hint::black_box(&to);
+                    }
                     theirs.store(monotonic_raw().unwrap_or(0), Ordering::Release);
                     if other.write(1).is_err() {
                         return;
