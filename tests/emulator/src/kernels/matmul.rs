@@ -68,9 +68,13 @@ pub fn run(operands: &[Operand], pool: &Pool, pace: &Pace<'_>) -> Result<Work, K
             };
             job.fetch(pace)?;
             let work = 2 * (k * job.rows()) as u64;
+            // Whole blocks, so that results do not depend on the number of threads.
+            let unit = if job.columns.len() >= MANY { BLOCK } else { 1 };
+            let units = m.div_ceil(unit);
             pool.threads
-                .split(m, work * m as u64, pace, |range, goes_on| {
-                    let _ = job.part(range, goes_on);
+                .split(units, work * m as u64, pace, |range, goes_on| {
+                    let rows = range.start * unit..m.min(range.end * unit);
+                    let _ = job.part(rows, goes_on);
                 })?;
             held = job.held;
         }
