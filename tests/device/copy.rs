@@ -1,8 +1,5 @@
 //! Copying and computing: bytes go to the device, are worked on and come home as they should.
 
-use std::fs::File;
-use std::ptr::NonNull;
-
 use jalapeno::error::{Code, Error};
 use jalapeno::transport::Protection;
 use jalapeno::{DeviceAddr, HostBuffer, HostOptions, Queue, Session, Transfer};
@@ -12,9 +9,7 @@ use jalapeno_hw::limits::HBM_BASE;
 use jalapeno_hw::packets::{Opcode, Packet};
 use jalapeno_tests::packet::{copy, fill, packet};
 use jalapeno_tests::stage::by_sequence;
-use jalapeno_tests::{SOON, stage};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use jalapeno_tests::{SOON, Shared, stage};
 
 /// Bytes that look like nothing else.
 fn pattern(seed: u64, bytes: usize) -> Vec<u8> {
@@ -130,39 +125,10 @@ fn the_page_behind_a_buffer_belongs_to_nobody_and_the_record_names_it() {
     }
 }
 
-/// A shared mapping of a file of the test's own.
-struct Shared {
-    file: File,
-    at: NonNull<u8>,
-    bytes: usize,
-}
-
-impl Shared {
-    fn new(bytes: usize) -> Self {
-        let file = File::from(memfd_create(c"application", MFdFlags::MFD_CLOEXEC).unwrap());
-        file.set_len(bytes as u64).unwrap();
-        let length = bytes.try_into().unwrap();
-        let flags = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping, nowhere in particular.
-        let at = unsafe { mmap(None, length, flags, MapFlags::MAP_SHARED, &file, 0) };
-        Self {
-            file,
-            at: at.unwrap().cast(),
-            bytes,
-        }
-    }
-
-    fn register(&self, session: &Session, protection: Protection) -> HostBuffer {
-        // SAFETY: the mapping outlives the buffer: it is dropped after the session.
-        unsafe { session.register(self.at, self.bytes as u64, protection) }.unwrap()
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own.
-        unsafe { munmap(self.at.cast(), self.bytes) }.unwrap();
-    }
+/// Registers all of it. It must be dropped after the session.
+fn register(shared: &Shared, bytes: u64, session: &Session, how: Protection) -> HostBuffer {
+    // SAFETY: the mapping outlives the buffer.
+    unsafe { session.register(shared.at, bytes, how) }.unwrap()
 }
 
 #[test]
@@ -175,7 +141,7 @@ fn the_callers_own_memory_is_copied_from_any_byte_of_it() {
     let mut queue = by_sequence(&session, 8);
     let hbm = session.device_memory(65_536).unwrap();
     let home = host(&session, 8192);
-    let mine = shared.register(&session, Protection::ReadWrite);
+    let mine = register(&shared, 0x3000, &session, Protection::ReadWrite);
     run(
         &mut queue,
         &[
@@ -196,7 +162,7 @@ fn memory_registered_for_reading_is_never_written_by_the_device() {
     let stage = stage();
     let session = stage.session();
     let mut queue = by_sequence(&session, 8);
-    let mine = shared.register(&session, Protection::Read);
+    let mine = register(&shared, 0x1000, &session, Protection::Read);
     let Err(Error::Fault(fault)) = run(&mut queue, &[fill(mine.address(), 64, u64::MAX)]) else {
         panic!("refused")
     };

@@ -1,8 +1,6 @@
 //! Mappings that break what they promise, and limits on them: refused, and the card serves on.
 
-use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use jalapeno::device::{Device, Role};
@@ -14,45 +12,8 @@ use jalapeno::{HostOptions, Result, Session};
 use jalapeno_hw::faults::FaultCode;
 use jalapeno_tests::packet::{copy, nop};
 use jalapeno_tests::stage::by_sequence;
-use jalapeno_tests::{SOON, Stage, alone, stage, story};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use jalapeno_tests::{SOON, Shared, Stage, alone, stage, story};
 use nix::sys::resource::{Resource, setrlimit};
-
-/// A file of the test's own, mapped.
-struct Shared {
-    file: File,
-    at: NonNull<u8>,
-    bytes: usize,
-}
-
-impl Shared {
-    fn new(bytes: usize) -> Self {
-        let file = File::from(memfd_create(c"application", MFdFlags::MFD_CLOEXEC).unwrap());
-        file.set_len(bytes as u64).unwrap();
-        let length = bytes.try_into().unwrap();
-        let flags = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping, nowhere in particular.
-        let at = unsafe { mmap(None, length, flags, MapFlags::MAP_SHARED, &file, 0) };
-        let at = at.unwrap().cast();
-        Self { file, at, bytes }
-    }
-
-    fn range(&self, offset: u64, bytes: u64) -> HostRange<'_> {
-        HostRange {
-            at: self.at,
-            bytes,
-            file: Some((self.file.as_fd(), offset)),
-        }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own.
-        unsafe { munmap(self.at.cast(), self.bytes) }.unwrap();
-    }
-}
 
 /// A job goes through.
 fn works(session: &Session) {

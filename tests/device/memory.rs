@@ -1,6 +1,5 @@
 //! Memory: what the device may reach, for how long, and how much of it there is.
 
-use std::fs::File;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -8,9 +7,8 @@ use jalapeno::device::Role;
 use jalapeno::dma::{DmaUse, HostMemory, HostOptions, Pages};
 use jalapeno::error::Code;
 use jalapeno::transport::Protection;
-use jalapeno_tests::{board, open};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use jalapeno_tests::{Shared, board, open};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 #[test]
 fn memory_is_zeroed_readable_writable_and_gone_from_the_device_once_dropped() {
@@ -80,41 +78,12 @@ fn memory_of_no_bytes_or_more_than_there_is_is_refused_and_nothing_is_left() {
     assert_eq!(board.counters().regions, 0);
 }
 
-/// A shared mapping of a memfd, as an application would have it.
-struct Shared {
-    file: File,
-    at: NonNull<u8>,
-    bytes: usize,
-}
-
-impl Shared {
-    fn new(bytes: usize, protection: ProtFlags) -> Self {
-        let file = File::from(memfd_create(c"application", MFdFlags::MFD_CLOEXEC).unwrap());
-        file.set_len(bytes as u64).unwrap();
-        let length = bytes.try_into().unwrap();
-        // SAFETY: a new mapping, nowhere in particular.
-        let at = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, &file, 0) };
-        Self {
-            file,
-            at: at.unwrap().cast(),
-            bytes,
-        }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own.
-        unsafe { munmap(self.at.cast(), self.bytes) }.unwrap();
-    }
-}
-
 #[test]
 fn an_applications_shared_memory_is_registered_from_any_page_of_it() {
     let board = board();
     let device = open(&board, Role::Compute).unwrap();
     let dma = device.dma().unwrap();
-    let shared = Shared::new(0x4000, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE);
+    let shared = Shared::new(0x4000);
     // SAFETY: in bounds of the mapping.
     let inner = unsafe { shared.at.add(0x1000) };
     // SAFETY: the mapping outlives the registration.
@@ -138,7 +107,7 @@ fn what_cannot_be_registered_says_why() {
     let board = board();
     let device = open(&board, Role::Compute).unwrap();
     let dma = device.dma().unwrap();
-    let read_only = Shared::new(0x1000, ProtFlags::PROT_READ);
+    let read_only = Shared::protected(0x1000, ProtFlags::PROT_READ);
     let flags = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     let length = 0x1000.try_into().unwrap();
     // SAFETY: a new mapping, nowhere in particular.

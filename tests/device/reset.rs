@@ -10,8 +10,8 @@ use jalapeno_tests::{SOON, board, open, stage};
 
 #[test]
 fn a_device_reset_ends_the_generation_and_the_card_serves_again() {
-    let board = board();
-    let device = open(&board, Role::Compute).unwrap();
+    let stage = stage();
+    let device = stage.open();
     let memory = HostMemory::allocate(device.dma().unwrap(), 4096, HostOptions::default()).unwrap();
     for level in [ResetLevel::Device, ResetLevel::Function] {
         let before = device.generation();
@@ -22,18 +22,17 @@ fn a_device_reset_ends_the_generation_and_the_card_serves_again() {
         assert_eq!(device.state().unwrap(), Ok(DeviceState::Ready));
         device.verify().unwrap();
     }
-    assert_eq!(
-        board.counters().regions,
-        1,
-        "mappings are the host's, and stay"
-    );
+    if let Some(board) = stage.board() {
+        let regions = board.counters().regions;
+        assert_eq!(regions, 1, "mappings are the host's, and stay");
+    }
     drop(memory);
 }
 
 #[test]
 fn a_reset_of_the_engines_keeps_the_generation() {
-    let board = board();
-    let device = open(&board, Role::Compute).unwrap();
+    let stage = stage();
+    let device = stage.open();
     let before = device.generation();
     let report = device.reset(ResetLevel::Engines, 0, SOON).unwrap();
     assert_eq!(report.generation, before);
@@ -42,8 +41,8 @@ fn a_reset_of_the_engines_keeps_the_generation() {
 
 #[test]
 fn a_reset_that_cannot_be_is_refused_before_anything_happens() {
-    let board = board();
-    let device = open(&board, Role::Compute).unwrap();
+    let stage = stage();
+    let device = stage.open();
     for (level, queue, code) in [
         (ResetLevel::Bus, 0, Code::Unsupported),
         (ResetLevel::Client, 0, Code::Unsupported),

@@ -6,8 +6,10 @@ pub mod alone;
 pub mod events;
 pub mod invariants;
 pub mod packet;
+pub mod shared;
 pub mod stage;
 
 pub use alone::Part;
 pub use invariants::Invariants;
+pub use shared::Shared;
 pub use stage::{SOON, Stage, board, board_with, name, open, stage};
