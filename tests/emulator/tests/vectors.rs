@@ -14,7 +14,7 @@ mod launched;
 mod verdict;
 
 use case::{Case, Expected};
-use jalapeno_emulator::kernels::{Level, Pool};
+use jalapeno_emulator::kernels::{KernelId, Level, Pool};
 
 /// Runs all cases of a file; fails with every one that is wrong, or when there are too few.
 fn all(file: &str, least: usize, mut run: impl FnMut(&Case, usize) -> Option<Result<f64, String>>) {
@@ -88,6 +88,16 @@ kernels! {
     swiglu, 102, 102;
     copy, 119, 119;
     argmax, 46, 46;
+}
+
+#[test]
+fn every_kernel_that_is_not_reserved_has_vectors() {
+    for kernel in KernelId::ALL.iter().filter(|kernel| !kernel.is_reserved()) {
+        let file = format!("{}.vec", kernel.name().to_lowercase());
+        let cases = case::read(&file);
+        let mine = cases.iter().filter(|case| case.kernel == kernel.code());
+        assert!(mine.count() > 40, "{file}");
+    }
 }
 
 /// Whether the comparison finds fault with a case whose expectation was changed.
