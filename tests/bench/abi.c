@@ -27,7 +27,7 @@ static void must(jal_status status, const char *tried) {
 }
 
 static void rest(void) {
-    struct timespec time = {0, 20 * 1000};
+    struct timespec time = {0, 400 * 1000}; /* a busy machine has other things to do first */
     nanosleep(&time, NULL);
 }
 
