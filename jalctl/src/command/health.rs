@@ -261,7 +261,8 @@ fn check(
             Verdict::Unavailable,
             "this device has no such sensor".into(),
         ),
-        Reading::NoData => (Verdict::Unavailable, "no data right now".into()),
+        // A sensor that should speak and does not is no sign of health.
+        Reading::NoData => (Verdict::Warning, "no data right now".into()),
         // What is old must not pass for well.
         Reading::Stale { age } => (
             Verdict::Warning,

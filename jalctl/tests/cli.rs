@@ -1,0 +1,318 @@
+//! Transcripts: what jalctl prints, word by word, on a card of its own for each file.
+//!
+//! `tests/cli/*.md` are the transcripts; `TRYCMD=overwrite` writes what it prints today.
+//! `tests/cli/schemas` are the schemas of the reports; `BLESS=1` rewrites them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use jalapeno::{Device, Role};
+use jalapeno_emulator::board::Board;
+use jalapeno_emulator::identity::Options;
+use serde_json::Value;
+
+fn board() -> Board {
+    let options = Options {
+        hbm_bytes: 64 << 20,
+        resident_limit: 64 << 20,
+        threads: 1,
+        ..Options::default()
+    };
+    Board::start(options).expect("a board starts")
+}
+
+fn name(board: &Board) -> String {
+    format!("vfio-user:{}", board.path().display())
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cli")
+}
+
+/// Runs jalctl; `devices` is what JALAPENO_DEVICES says.
+fn jalctl(devices: &str, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_jalctl"))
+        .args(arguments)
+        .env("JALAPENO_DEVICES", devices)
+        .env_remove("JALAPENO_VISIBLE_DEVICES")
+        .env("NO_COLOR", "1")
+        .output()
+        .expect("jalctl runs")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("an exit code, not a signal")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+#[test]
+fn transcripts() {
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder()).expect("tests/cli") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            files += 1;
+            let board = board();
+            let cases = trycmd::TestCases::new();
+            cases
+                .register_bin("jalctl", Path::new(env!("CARGO_BIN_EXE_jalctl")))
+                .env("JALAPENO_DEVICES", name(&board))
+                .env("NO_COLOR", "1")
+                .env("COLUMNS", "100");
+            cases
+                .insert_var("[CARD]", name(&board))
+                .expect("a variable");
+            cases.case(&path);
+            cases.run();
+        }
+    }
+    assert!(files >= 8, "only {files} transcripts");
+}
+
+const REPORTS: [&[&str]; 8] = [
+    &["list"],
+    &["info"],
+    &["health"],
+    &["events"],
+    &["explain"],
+    &["regs"],
+    &["reset", "--yes"],
+    &["bench", "--duration", "0.01"],
+];
+
+#[test]
+fn every_report_is_as_its_committed_schema_says() {
+    let board = board();
+    let device = name(&board);
+    // A fault, so that there is an event.
+    {
+        let owner = Device::open(&device, Role::Compute).expect("a card");
+        let session = jalapeno::Session::new(&owner).expect("a session");
+        let mut queue = session
+            .queue(jalapeno::QueueOptions::default())
+            .expect("a queue");
+        let mut bad = jalapeno_hw::packets::Packet::ZERO;
+        bad.header = 0xEE;
+        let seq = queue.submit_one(&bad).expect("room");
+        assert!(queue.completions().wait(seq, None).is_err());
+    }
+    for report in REPORTS {
+        let schema = jalctl(&device, &[report[0], "--schema"]);
+        assert_eq!(code(&schema), 0, "{report:?}");
+        let path = folder().join("schemas").join(format!("{}.json", report[0]));
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("schemas");
+            std::fs::write(&path, &schema.stdout).expect("blessed");
+        }
+        let committed = std::fs::read_to_string(&path).expect("a committed schema");
+        assert_eq!(
+            text(&schema.stdout),
+            committed,
+            "{}: additions only, then BLESS=1",
+            path.display()
+        );
+        let schema: Value = serde_json::from_str(&committed).expect("JSON");
+        let validator = jsonschema::validator_for(&schema).expect("a schema");
+        let json = |form| [report, &["-o", form]].concat();
+        let output = jalctl(&device, &json("json"));
+        let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        if let Err(error) = validator.validate(&document) {
+            panic!("{report:?}: {error}");
+        }
+        assert!(
+            document["devices"][0][report[0]].is_object(),
+            "{report:?}: {document}"
+        );
+        // The schema can refuse.
+        let mut wrong = document.clone();
+        wrong["devices"][0]["name"] = 7.into();
+        assert!(!validator.is_valid(&wrong), "{report:?}");
+        // One line a device, each a document.
+        let lines = jalctl(&device, &json("jsonl"));
+        for line in text(&lines.stdout).lines() {
+            let value: Value = serde_json::from_str(line).expect("JSON");
+            assert_eq!(value["schema_version"], 1);
+        }
+        // As many cells in each line as there are columns.
+        let csv = text(&jalctl(&device, &json("csv")).stdout);
+        let columns = csv.lines().next().expect("a header").split(',').count();
+        assert!(columns > 2 && csv.lines().count() > 1, "{report:?}: {csv}");
+    }
+}
+
+#[test]
+fn a_device_in_use_is_read_and_its_holder_named() {
+    let board = board();
+    let device = name(&board);
+    let owner = Device::open(&device, Role::Compute).expect("a card");
+    for report in [["list"], ["info"], ["health"], ["events"], ["regs"]] {
+        assert_eq!(code(&jalctl(&device, &report)), 0, "{report:?}");
+    }
+    let pid = std::process::id().to_string();
+    for command in [
+        &["reset", "--yes"][..],
+        &["bench", "--duration", "0.01"],
+        &["events", "--acknowledge"],
+    ] {
+        let output = jalctl(&device, command);
+        assert_eq!(code(&output), 5, "{command:?}");
+        let words = text(&output.stderr);
+        assert!(words.contains(&pid) && words.contains("hint: "), "{words}");
+    }
+    let plan = text(&jalctl(&device, &["reset", "--plan"]).stdout);
+    assert!(plan.contains(&format!("process {pid}")), "{plan}");
+    // Nothing was done to the owner.
+    owner.verify().expect("not reset");
+}
+
+#[test]
+fn a_reset_moves_the_generation_and_says_so() {
+    let board = board();
+    let device = name(&board);
+    for level in ["device", "function"] {
+        let output = jalctl(&device, &["reset", "--yes", "--level", level, "-o", "json"]);
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let done = &report["devices"][0]["reset"];
+        assert!(done["generation_after"].as_u64() > done["generation_before"].as_u64());
+        assert_eq!(done["performed"], true);
+    }
+}
+
+#[test]
+fn a_failed_reset_is_no_success() {
+    let board = board();
+    board.fault(jalapeno_emulator::faults::Fault::ResetFails);
+    let output = jalctl(&name(&board), &["reset", "--yes"]);
+    assert_eq!(code(&output), 8, "{}", text(&output.stderr));
+    assert!(text(&output.stdout).is_empty());
+}
+
+#[test]
+fn mistakes_have_their_own_exit_codes_and_a_hint() {
+    let board = board();
+    let device = name(&board);
+    let gone = "vfio-user:/no/such/card";
+    for (devices, arguments, wanted) in [
+        (gone, &["info"][..], 3),
+        (gone, &["list"], 3),
+        ("", &["info"], 3),
+        (&device, &["info", "-d", "7"], 3),
+        (&device, &["info", "-d", "no-such-name"], 3),
+        (&device, &["info", "-d", "vfio-user:/etc/passwd"], 3),
+        (&device, &["info", "--colour"], 2),
+        (&device, &["reset"], 2),
+        (&device, &["reset", "--level", "bus"], 2),
+        (&device, &["bench", "--duration", "-1"], 2),
+        (&device, &["explain", "0xffff"], 2),
+        (&device, &["regs", "nosuch"], 2),
+        (&device, &["emulate", "--devices", "0"], 2),
+        (&device, &["events", "--after", "-1"], 2),
+    ] {
+        let output = jalctl(devices, arguments);
+        let words = text(&output.stderr);
+        assert_eq!(code(&output), wanted, "{arguments:?}: {words}");
+        assert!(words.contains("error: "), "{arguments:?}: {words}");
+        if wanted != 2 {
+            assert!(words.contains("hint: "), "{arguments:?}: {words}");
+        }
+    }
+}
+
+#[test]
+fn some_devices_failing_is_partial_and_the_others_are_reported() {
+    let board = board();
+    let devices = format!("{},vfio-user:/no/such/card", name(&board));
+    let output = jalctl(&devices, &["info", "-o", "json"]);
+    assert_eq!(code(&output), 14);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(report["devices"][0]["info"].is_object());
+    assert!(report["devices"][1]["info"].is_null());
+    assert_eq!(report["devices"][1]["problem"]["code"], "not-found");
+    assert!(report["devices"][1]["problem"]["hint"].is_string());
+}
+
+#[test]
+fn other_versions_are_refused_by_name() {
+    let board = board();
+    board.fault(jalapeno_emulator::faults::Fault::VersionNew);
+    let output = jalctl(&name(&board), &["info"]);
+    assert_eq!(code(&output), 11);
+    assert!(text(&output.stderr).contains("2.0"));
+}
+
+#[test]
+fn stale_or_broken_telemetry_is_never_well() {
+    for fault in [
+        jalapeno_emulator::faults::Fault::TelemetryTorn,
+        jalapeno_emulator::faults::Fault::TelemetryGarbage,
+        jalapeno_emulator::faults::Fault::TelemetryStale,
+    ] {
+        let board = board();
+        board.fault(fault);
+        // Stale is what is older than its own limit.
+        let mut exit = 0;
+        for _ in 0..50 {
+            let output = jalctl(&name(&board), &["health", "-o", "json"]);
+            exit = code(&output);
+            if exit != 0 {
+                let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+                let checks = &report["devices"][0]["health"]["checks"];
+                for check in checks.as_array().expect("checks") {
+                    let power = check["check"] == "power_milliwatts";
+                    assert!(!power || check["value"].is_null(), "{check}");
+                }
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        assert_eq!(exit, 6, "{fault:?}");
+    }
+}
+
+#[test]
+fn names_cannot_speak_to_the_terminal() {
+    let output = jalctl("vfio-user:/tmp/\u{1b}[2Jcard", &["list"]);
+    assert!(
+        !text(&output.stdout).contains('\u{1b}'),
+        "{:?}",
+        output.stdout
+    );
+    assert!(
+        !text(&output.stderr).contains('\u{1b}'),
+        "{:?}",
+        output.stderr
+    );
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let board = board();
+    let line = format!("{} regs | head -n 1", env!("CARGO_BIN_EXE_jalctl"));
+    let output = Command::new("bash")
+        .args(["-o", "pipefail", "-c", &line])
+        .env("JALAPENO_DEVICES", name(&board))
+        .output()
+        .expect("bash runs");
+    assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn completions_and_the_manual_name_every_command() {
+    let manual = text(&jalctl("", &["man"]).stdout);
+    let script = text(&jalctl("", &["completions", "bash"]).stdout);
+    for report in REPORTS {
+        assert!(
+            manual.contains(&format!("jalctl {}", report[0])),
+            "{report:?}"
+        );
+        assert!(script.contains(report[0]), "{report:?}");
+    }
+    assert!(manual.contains("Exit codes"));
+    for shell in ["zsh", "fish"] {
+        assert!(jalctl("", &["completions", shell]).stdout.len() > 1000);
+    }
+}
