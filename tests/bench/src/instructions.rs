@@ -147,7 +147,7 @@ fn counted_run(
     Ok((total / commands, nanos / bare))
 }
 
-/// A function's instructions: "57,594 ( 6.46%)  file:name [object]".
+/// A function's instructions: `57,594 ( 6.46%)  file:name [object]`.
 fn inclusive(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|line| {
         let (count, rest) = line.trim().split_once(" (")?;
