@@ -23,6 +23,9 @@ use crate::memory::Memory;
 use crate::telemetry::Telemetry;
 use crate::trouble::{Culprit, Moment, Trouble, record};
 
+/// Most orders that wait for the engine: a client may store faster than the engine obeys.
+pub const ORDERS_MAX: usize = 1024;
+
 /// How long a quiesce waits for a running packet, in ticks: half of QUIESCE_TIME.
 const QUIESCE_PATIENCE_NS: u64 = 50_000_000;
 
@@ -251,6 +254,11 @@ impl Card {
     /// Gives the engine an order; its number. A packet that runs long makes way for some.
     pub fn order(&self, order: Order) -> u64 {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let must = matches!(order, Order::Stop | Order::Reset(..) | Order::Scrub);
+        if orders.len() >= ORDERS_MAX && !must {
+            // Nobody waits for these: a store that has nowhere to go is dropped.
+            return self.given.load(Ordering::Relaxed);
+        }
         match order {
             Order::Stop => self.abandon.store(u64::MAX, Ordering::Release),
             Order::DestroyQueue0 => {
@@ -289,6 +297,13 @@ impl Card {
     #[must_use]
     pub fn has_orders(&self) -> bool {
         self.attention.load(Ordering::Relaxed)
+    }
+
+    /// Orders that wait now.
+    #[must_use]
+    pub fn waiting_orders(&self) -> usize {
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.len()
     }
 
     /// The next order.

@@ -132,6 +132,10 @@ impl Client {
                 io::ErrorKind::ConnectionRefused,
                 format!("its greeting was refused: {errno}"),
             )),
+            None if self.session.is_none() => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "it only asked who owns the card",
+            )),
             None => Ok(()),
         }
     }
@@ -139,7 +143,10 @@ impl Client {
     fn seat(&mut self, message: &Message) -> Answered {
         let greeting = Greeting::read(self.receiver.body(message))?;
         let roles = &self.shared.roles;
-        let seat = roles.take(self.pid, greeting.role).ok_or(Errno::EBUSY)?;
+        let Some(role) = greeting.role else {
+            return Ok(greeting.answer(roles.owner_pid()));
+        };
+        let seat = roles.take(self.pid, role).ok_or(Errno::EBUSY)?;
         let page = self.shared.function.page().map_err(|_| Errno::ENOMEM)?;
         let asking = Asking::new(self.stream.clone(), self.sending.clone(), greeting.transfer);
         let answer = greeting.answer(roles.owner_pid());

@@ -15,8 +15,8 @@ const MAPS_TOLD: u32 = 65_535;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Greeting {
     minor: u16,
-    /// What it wants to be. Who says nothing is the owner.
-    pub role: Role,
+    /// What it wants to be. Who says nothing is the owner. `None`: it only asks who that is.
+    pub role: Option<Role>,
     /// Most bytes of one message's data.
     pub transfer: usize,
     /// Whether it named our vendor key, and so is answered with it.
@@ -100,16 +100,17 @@ fn capabilities(text: &[u8]) -> Result<Value, Errno> {
     }
 }
 
-fn role(ours: &Value) -> Result<Role, Errno> {
+fn role(ours: &Value) -> Result<Option<Role>, Errno> {
     if !ours.is_null() && !ours.is_object() {
         return Err(Errno::EINVAL);
     }
     match &ours["role"] {
-        Value::Null => Ok(Role::Owner),
+        Value::Null => Ok(Some(Role::Owner)),
         Value::String(name) => match name.as_str() {
-            "owner" => Ok(Role::Owner),
-            "exclusive" => Ok(Role::Exclusive),
-            "observer" => Ok(Role::Observer),
+            "owner" => Ok(Some(Role::Owner)),
+            "exclusive" => Ok(Some(Role::Exclusive)),
+            "observer" => Ok(Some(Role::Observer)),
+            "none" => Ok(None),
             _ => Err(Errno::EINVAL),
         },
         _ => Err(Errno::EINVAL),

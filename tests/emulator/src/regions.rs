@@ -24,6 +24,11 @@ impl Session {
         }
     }
 
+    /// Whether the client may look at a region at all. Doorbells and window are the owner's.
+    fn sees(&self, region: u32) -> bool {
+        self.owns() || matches!(region, 0 | wire::REGION_CONFIG)
+    }
+
     /// DEVICE_GET_REGION_INFO.
     pub(crate) fn region_info(&self, body: &[u8]) -> Answered {
         let (ask, _) = parse::<wire::RegionInfo>(body)?;
@@ -37,7 +42,7 @@ impl Session {
             bytes,
             ..Default::default()
         };
-        if bytes == 0 {
+        if bytes == 0 || !self.sees(ask.index) {
             return Ok(Answer::of(&info));
         }
         info.flags = wire::REGION_READABLE;
@@ -47,7 +52,7 @@ impl Session {
         let function = &self.shared.function;
         let (file, area) = match ask.index {
             0 => (self.page.file(), function.page_area()),
-            bar => match function.backing(bar).filter(|_| self.owns()) {
+            bar => match function.backing(bar) {
                 Some(backing) => {
                     info.offset = backing.offset;
                     (backing.file, backing.area)
@@ -88,6 +93,9 @@ impl Session {
     ) -> Result<(wire::RegionAccess, &'a [u8]), Errno> {
         let access = exactly::<wire::RegionAccess>(body)?;
         self.check(&access)?;
+        if !self.sees(access.region) {
+            return Err(Errno::EPERM);
+        }
         let count = access.count as usize;
         let data = if count <= small.len() {
             &mut small[..count]

@@ -22,11 +22,18 @@ pub(super) struct Greeting {
 
 /// Greets as `role`. An owner asks for nothing of ours unless it wants to be alone.
 pub(super) fn greet(socket: &mut Socket, role: Role, name: &str) -> Result<Greeting> {
-    let vendor = match role {
-        Role::Owner => "",
-        Role::Exclusive => ",\"jalapeno\":{\"role\":\"exclusive\"}",
-        Role::Observer => ",\"jalapeno\":{\"role\":\"observer\"}",
-    };
+    greet_as(
+        socket,
+        match role {
+            Role::Owner => "",
+            Role::Exclusive => ",\"jalapeno\":{\"role\":\"exclusive\"}",
+            Role::Observer => ",\"jalapeno\":{\"role\":\"observer\"}",
+        },
+        name,
+    )
+}
+
+fn greet_as(socket: &mut Socket, vendor: &str, name: &str) -> Result<Greeting> {
     let version = wire::Version {
         major: wire::VERSION_MAJOR,
         minor: wire::VERSION_MINOR,
@@ -99,8 +106,9 @@ fn parse(body: &[u8], name: &str) -> Result<Greeting> {
     })
 }
 
-/// Who owns a device that refused us: an observer is told.
+/// Who owns a device that refused us: whoever asks is told.
 pub(super) fn holder(path: &Path) -> Option<u32> {
     let mut socket = Socket::connect(path).ok()?;
-    greet(&mut socket, Role::Observer, "").ok()?.owner
+    let vendor = ",\"jalapeno\":{\"role\":\"none\"}";
+    greet_as(&mut socket, vendor, "").ok()?.owner
 }

@@ -263,3 +263,25 @@ fn a_reset_does_not_wait_for_an_answer() {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+#[test]
+fn a_flood_of_orders_while_the_card_is_held_up_is_bounded_and_forgotten() {
+    let board = board();
+    let mut driver = relayed(HELLO, &board);
+    let sequence = driver.submit(copy(BASE, HBM, 64));
+    let question = driver.peer.receive().unwrap();
+    assert_eq!(question.command, DMA_READ);
+    for _ in 0..20_000 {
+        let kick = store(BAR0, 0x090, &0u32.to_le_bytes());
+        driver.peer.send(&message(0, REGION_WRITE, NO_REPLY, &kick));
+    }
+    driver.peer.assert_in_step();
+    let waiting = board.card().waiting_orders();
+    assert!((1000..=1024).contains(&waiting), "{waiting}");
+    driver
+        .peer
+        .send(&message(question.id, DMA_READ, REPLY | ERROR, &[]));
+    assert_eq!(driver.wait(sequence).unwrap_err().code, HOST_MEMORY);
+    let mut memory = Relayed::new();
+    run(&mut driver, &mut memory, copy(BASE, HBM, 64)).unwrap();
+}

@@ -51,13 +51,23 @@ fn who_wants_to_be_alone_is_refused_while_somebody_watches_and_refuses_watchers(
 }
 
 #[test]
-fn an_observer_reads_everything_and_changes_nothing() {
+fn an_observer_sees_the_owner_at_work_and_changes_nothing() {
     let board = board();
     let mut owner = Peer::owner(board.path());
     let mut observer = Peer::observer(board.path());
     owner.write(BAR4, 0x1000, b"the owner works");
-    assert_eq!(observer.read(BAR4, 0x1000, 15), b"the owner works");
+    owner.write(CONFIG, 4, &[4, 0]);
+    owner.write(BAR0, 0x100, &0x1234_5678_9000u64.to_le_bytes());
+    assert_eq!(observer.read(CONFIG, 4, 2), [4, 0]);
+    assert_eq!(
+        observer.read(BAR0, 0x100, 8),
+        0x1234_5678_9000u64.to_le_bytes()
+    );
     assert_eq!(observer.read(BAR0, 0x1_0000, 4), b"JTEL");
+    for region in [BAR2, BAR4] {
+        let secret = observer.ask(REGION_READ, &access(region, 0x1000, 15));
+        assert_eq!(secret.errno(), EPERM, "what the owner computes is its own");
+    }
     let file = memory(4096);
     use std::os::fd::AsRawFd;
     let refused: [(u16, Vec<u8>, &[i32]); 6] = [
@@ -81,6 +91,23 @@ fn an_observer_reads_everything_and_changes_nothing() {
 }
 
 #[test]
+fn anybody_may_ask_who_owns_the_card_even_when_the_owner_wants_to_be_alone() {
+    const WHO: &str = r#"{"capabilities":{"jalapeno":{"role":"none"}}}"#;
+    let board = board();
+    let ask = || {
+        let mut asker = Peer::connect(board.path());
+        let pid = owner_pid(&mut asker, WHO);
+        asker.assert_dropped("it has its answer");
+        pid
+    };
+    assert_eq!(ask(), serde_json::Value::Null);
+    let mut owner = Peer::greeted(board.path(), ALONE);
+    assert_eq!(ask(), std::process::id());
+    owner.assert_in_step();
+    assert_eq!(board.counters().connections, 1, "and costs nothing");
+}
+
+#[test]
 fn an_observer_maps_its_own_telemetry_page_and_nothing_else() {
     let board = board();
     let mut observer = Peer::observer(board.path());
@@ -93,6 +120,8 @@ fn an_observer_maps_its_own_telemetry_page_and_nothing_else() {
         );
         let mappable = u32::from_le_bytes(info.body[4..8].try_into().unwrap()) & 4 != 0;
         assert_eq!(mappable, files > 0);
+        let readable = u32::from_le_bytes(info.body[4..8].try_into().unwrap()) & 1 != 0;
+        assert_eq!(readable, [BAR0, CONFIG].contains(&region));
     }
 }
 
