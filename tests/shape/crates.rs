@@ -10,7 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("libjalapeno/capi/", &["jalapeno", "jalapeno-hw"]),
     ("jalctl/", &["jalapeno", "jalapeno-hw"]),
     ("tests/emulator/", &["jalapeno-hw", "jalapeno-wire"]),
-    ("tests/kernel/", &[]),
+    ("tests/kernel/", &["jalapeno"]),
 ];
 
 /// Crates that may use anything: they are tests.

@@ -5,6 +5,7 @@ mod cpio;
 mod kernel_log;
 mod leg;
 mod machine;
+mod program;
 mod report;
 
 use std::fs;
@@ -32,6 +33,9 @@ struct Boot {
     /// `vendor:device` ids that are given to it.
     bind: &'static str,
     stories: &'static [&'static str],
+    /// Whether it runs without being asked for by `--only`. A boot whose stories do not all pass
+    /// yet is not settled, and what fails is named in the README.
+    settled: bool,
 }
 
 /// Who holds the devices for user space.
@@ -46,7 +50,7 @@ enum Driver {
 /// Our card's ids, ASSUMED like everything in Host interface 2.
 const CARD: &str = "a1a0:0001";
 
-const BOOTS: [Boot; 3] = [
+const BOOTS: [Boot; 4] = [
     Boot {
         name: "stock",
         stock: &[
@@ -58,6 +62,7 @@ const BOOTS: [Boot; 3] = [
         driver: Driver::VfioPci,
         bind: "1234:11e8 8086:10c9",
         stories: &["stock-devices"],
+        settled: true,
     },
     Boot {
         name: "cards",
@@ -66,6 +71,16 @@ const BOOTS: [Boot; 3] = [
         driver: Driver::VfioPci,
         bind: CARD,
         stories: &["card", "owners"],
+        settled: true,
+    },
+    Boot {
+        name: "library",
+        stock: &[],
+        cards: 1,
+        driver: Driver::VfioPci,
+        bind: CARD,
+        stories: &["library"],
+        settled: false,
     },
     Boot {
         name: "shim",
@@ -74,6 +89,7 @@ const BOOTS: [Boot; 3] = [
         driver: Driver::Shim,
         bind: CARD,
         stories: &["card", "owners", "shim", "sensors"],
+        settled: true,
     },
 ];
 
@@ -88,7 +104,10 @@ fn main() -> ExitCode {
     });
     let boots: Vec<&Boot> = BOOTS
         .iter()
-        .filter(|boot| only.as_ref().is_none_or(|only| only == boot.name))
+        .filter(|boot| match &only {
+            Some(only) => only == boot.name,
+            None => boot.settled,
+        })
         .collect();
     if wanted.iter().any(|word| word == "--help") {
         println!(
@@ -253,6 +272,9 @@ fn userland(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<u8>> {
             &format!("bin/{program}"),
             &cache.join("guest").join(program),
         )?;
+    }
+    if boot.stories.contains(&"library") {
+        program::enter(&mut archive, "library", &program::beside("kernel-guest")?)?;
     }
     for module in leg.modules {
         let file = format!("{module}.ko");

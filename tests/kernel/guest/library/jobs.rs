@@ -1,0 +1,143 @@
+//! Jobs: polled ones, ones that are slept for, and what a vector that was off delivers.
+
+use std::time::{Duration, Instant};
+
+use jalapeno::hw::packets::{Opcode, Packet, WaitOp, header};
+use jalapeno::{HostOptions, QueueOptions, Session};
+
+use crate::{SOON, open, packet, session};
+
+pub fn a_copy_goes_to_the_card_and_home(card: &str) -> String {
+    let begin = Instant::now();
+    let session = session(card);
+    let opened = begin.elapsed();
+    let mut queue = session.queue(QueueOptions::default()).expect("a queue");
+    let host = session
+        .host_memory(8192, HostOptions::default())
+        .expect("host memory");
+    let there = session.device_memory(4096).expect("device memory");
+    let text: Vec<u8> = (0..4096u32).map(|n| (n % 251).to_le_bytes()[0]).collect();
+    host.memory().write(0, &text).expect("written");
+    let [from, home] = [host.address().0, host.address().0 + 4096];
+    let packets = [
+        packet(Opcode::Copy, [from, there.address().0, 4096, 0, 0]),
+        packet(Opcode::Copy, [there.address().0, home, 4096, 0, 0]),
+    ];
+    let last = queue.submit(&packets).expect("submitted");
+    queue.completions().wait(last, Some(SOON)).expect("done");
+    let all = begin.elapsed();
+    let mut back = vec![0; text.len()];
+    host.memory().read(4096, &mut back).expect("read");
+    assert_eq!(back, text, "what came home is what went out");
+    format!(
+        "open {} ms, first completion after {} ms",
+        opened.as_millis(),
+        all.as_millis()
+    )
+}
+
+pub fn polled_jobs_come_home(card: &str) -> String {
+    const JOBS: u64 = 20_000;
+    let session = session(card);
+    let mut queue = session.queue(QueueOptions::default()).expect("a queue");
+    let nops = [Packet {
+        header: header(Opcode::Nop, 0),
+        ..Packet::ZERO
+    }; 32];
+    let begin = Instant::now();
+    for _ in 0..JOBS / 32 {
+        let last = queue.submit(&nops).expect("submitted");
+        while queue.completions().poll().expect("polled") < last {
+            assert!(begin.elapsed() < SOON * 3, "they come home");
+            std::thread::yield_now();
+        }
+    }
+    let nanos = begin.elapsed().as_nanos() / u128::from(JOBS);
+    format!("{JOBS} jobs in batches of 32, {nanos} ns each")
+}
+
+pub fn a_sleeper_is_woken_by_an_interrupt(card: &str) -> String {
+    let session = session(card);
+    let gate = session.fence(0).expect("a fence");
+    let mut queue = session.queue(QueueOptions::default()).expect("a queue");
+    let vectors = session.device().vectors().expect("vectors");
+    let vector = vectors.for_queue(queue.number()).expect("a vector");
+    let mut slowest = Duration::ZERO;
+    for value in 1..=20 {
+        vector.take();
+        let mut wait = packet(Opcode::Wait, [gate.address().0, value, 0, 0, 0]);
+        wait.header = header(Opcode::Wait, WaitOp::AtLeast as u32);
+        let last = queue.submit_one(&wait).expect("submitted");
+        let completions = queue.completions().clone();
+        let waiter = std::thread::spawn(move || {
+            let done = completions.wait(last, Some(SOON));
+            (done, Instant::now())
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!waiter.is_finished(), "the gate is shut");
+        let begin = Instant::now();
+        gate.signal(value).expect("signalled");
+        let (done, at) = waiter.join().expect("the waiter ends");
+        done.expect("done");
+        slowest = slowest.max(at.saturating_duration_since(begin));
+        // The waiter's own look may come first; the interrupt comes all the same.
+        assert!(vector.sleep(None, SOON), "wait {value}: no interrupt");
+    }
+    format!(
+        "20 waits, each with an interrupt, slowest {} us",
+        slowest.as_micros()
+    )
+}
+
+/// A job that fails raises vector 0.
+fn fail_a_job(session: &Session) {
+    let mut queue = session.queue(QueueOptions::default()).expect("a queue");
+    let there = session.device_memory(4096).expect("device memory");
+    let last = queue
+        .submit_one(&packet(Opcode::Copy, [0x1000, there.address().0, 64, 0, 0]))
+        .expect("submitted");
+    let error = queue.completions().wait(last, Some(SOON));
+    assert_eq!(error.expect_err("it fails").code(), jalapeno::Code::Fault);
+}
+
+pub fn a_vector_that_was_off_comes_back_without_stale_interrupts(card: &str) -> String {
+    let device = open(card);
+    let session = Session::new(&device).expect("a session");
+    let event = device.events().expect("owned").expect("a vector");
+    fail_a_job(&session);
+    assert!(event.sleep(None, SOON), "vector 0 works");
+    device.acknowledge_faults(u64::MAX).ok();
+    event.take();
+
+    let transport = device.transport();
+    transport.set_vectors(0, &[None]).expect("off");
+    fail_a_job(&session);
+    let quiet = Duration::from_millis(300);
+    assert!(
+        !event.sleep(None, quiet),
+        "an interrupt of a vector that is off"
+    );
+    transport.set_vectors(0, &[Some(event.fd())]).expect("on");
+    std::thread::sleep(quiet);
+    let late = event.take();
+    assert!(
+        late <= 1,
+        "{late} interrupts that were due while it was off"
+    );
+    fail_a_job(&session);
+    assert!(event.sleep(None, SOON), "vector 0 works again");
+
+    // The rest, one at a time, backwards.
+    let vectors = device.vectors().expect("vectors");
+    for number in (1..vectors.count()).rev() {
+        transport.set_vectors(number, &[None]).expect("one off");
+        let vector = vectors.get(number).expect("there");
+        transport
+            .set_vectors(number, &[Some(vector.fd())])
+            .expect("one on");
+    }
+    let beyond = transport.describe().vectors;
+    let error = transport.set_vectors(beyond, &[Some(event.fd())]);
+    let error = error.expect_err("there is none").to_string();
+    format!("{late} kept while off; {error}")
+}

@@ -1,0 +1,111 @@
+//! Opening: by which backend, who holds it, and who comes next.
+
+use std::time::{Duration, Instant};
+
+use jalapeno::discover;
+use jalapeno::error::Error;
+use jalapeno::hw::regs::Platform;
+use jalapeno::transport::opening::Backend;
+use jalapeno::{Device, Role};
+
+use crate::{host, open};
+
+/// The backend that the leg is about.
+fn expected() -> &'static str {
+    match std::env::var("BACKEND").as_deref() {
+        Ok("cdev") => "vfio-cdev",
+        _ => "vfio-group",
+    }
+}
+
+pub fn who_it_is(card: &str) -> String {
+    let device = open(card);
+    let info = device.info();
+    assert_eq!(info.name, card);
+    assert_eq!(info.backend, expected(), "chosen by itself");
+    assert_eq!(info.platform, Ok(Platform::Emulator));
+    assert!(info.vectors > 1, "{} vectors", info.vectors);
+    device.verify().expect("it answers");
+    let uuid = info.uuid;
+    let vectors = info.vectors;
+    drop(device);
+    let again = Device::open(&uuid.to_string(), Role::Compute).expect("opens by its UUID");
+    assert_eq!(
+        again.info().uuid,
+        uuid,
+        "the same after the reset of an opening"
+    );
+    format!("{uuid} by {}, {vectors} vectors", expected())
+}
+
+pub fn discovery_names_place_driver_and_holder(card: &str) -> String {
+    let find = || {
+        let all = discover::list();
+        all.into_iter()
+            .find(|found| found.name == card)
+            .expect("listed")
+    };
+    let free = find();
+    let driver = std::env::var("DRIVER").unwrap_or_default();
+    assert_eq!(free.driver.as_deref(), Some(driver.as_str()));
+    assert!(free.problem.is_none(), "{:?}", free.problem);
+    let place = free.place.expect("a place");
+    let group = place.group.expect("a group");
+    assert!(place.holders.is_empty(), "{:?}", place.holders);
+    let device = open(card);
+    let held = find().place.expect("a place");
+    assert_eq!(held.holders, [std::process::id()]);
+    drop(device);
+    format!("group {group}, driver {driver}, link {:?}", place.link)
+}
+
+pub fn the_other_backend(card: &str) -> String {
+    let by_group = Device::open_by(card, Role::Compute, Backend::Group).expect("by its group");
+    assert_eq!(by_group.info().backend, "vfio-group");
+    by_group.verify().expect("it answers");
+    drop(by_group);
+    match Device::open_by(card, Role::Compute, Backend::Cdev) {
+        Ok(device) => {
+            assert_eq!(expected(), "vfio-cdev");
+            assert_eq!(device.info().backend, "vfio-cdev");
+            device.verify().expect("it answers");
+            "both ways lead to it".into()
+        }
+        Err(error) => {
+            assert_eq!(expected(), "vfio-group", "{error}");
+            assert!(
+                error.to_string().contains("JALAPENO_BACKEND=group"),
+                "{error}"
+            );
+            format!("by its group alone: {error}")
+        }
+    }
+}
+
+pub fn a_second_owner_is_told_who_the_first_is(card: &str) -> String {
+    let first = open(card);
+    let begin = Instant::now();
+    let error = Device::open(card, Role::Compute).expect_err("it is in use");
+    let took = begin.elapsed();
+    match &error {
+        Error::Busy { holder, .. } => assert_eq!(*holder, Some(std::process::id())),
+        other => panic!("{other}"),
+    }
+    assert!(took >= Duration::from_secs(1), "patience of {took:?}");
+    assert!(took < Duration::from_secs(3), "patience of {took:?}");
+    first.verify().expect("the first is unharmed");
+    error.to_string()
+}
+
+pub fn the_next_owner_comes_after_a_killed_one(card: &str) -> String {
+    let mut owner = host::part("hold", card);
+    host::hear(&mut owner, "held");
+    owner.kill().expect("kill -9");
+    let begin = Instant::now();
+    let next = open(card);
+    let took = begin.elapsed();
+    let _ = owner.wait();
+    next.verify().expect("it answers");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    format!("{} ms after kill -9", took.as_millis())
+}
