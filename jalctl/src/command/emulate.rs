@@ -86,9 +86,8 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Problem> {
     let mut command = Command::new(program);
     command.args(rest).env("JALAPENO_DEVICES", &devices);
     command.env_remove("JALAPENO_VISIBLE_DEVICES");
-    let child = command.spawn().map_err(|error| Problem {
-        exit: Exit::Failure,
-        ..Problem::failure(
+    let child = command.spawn().map_err(|error| {
+        Problem::failure(
             format!("run {}: {error}", program.display()),
             "check the command after --",
         )
