@@ -99,12 +99,16 @@ impl Vectors {
         // it back: a saturated one is not written to at all, and one that it saturates after our
         // look is freed by `relieve`.
         if let Some(eventfd) = eventfd.filter(|eventfd| has_room(eventfd)) {
-            self.writes().push((Instant::now(), eventfd.clone()));
-            let _ = write(eventfd.as_fd(), &1u64.to_ne_bytes());
-            let mut writes = self.writes();
-            let ours = writes.iter().position(|(_, at)| Arc::ptr_eq(at, &eventfd));
-            ours.map(|ours| writes.swap_remove(ours));
+            self.ring(eventfd);
         }
+    }
+
+    fn ring(&self, eventfd: Arc<OwnedFd>) {
+        self.writes().push((Instant::now(), eventfd.clone()));
+        let _ = write(eventfd.as_fd(), &1u64.to_ne_bytes());
+        let mut writes = self.writes();
+        let ours = writes.iter().position(|(_, at)| Arc::ptr_eq(at, &eventfd));
+        ours.map(|ours| writes.swap_remove(ours));
     }
 
     /// Frees writers that a client tricked into waiting. Called every now and then.
@@ -215,5 +219,29 @@ mod tests {
             .assign(0..1, vec![ours.as_fd().try_clone_to_owned().unwrap()])
             .unwrap();
         vectors.fire(0);
+    }
+
+    #[test]
+    fn a_writer_that_its_client_tricked_into_waiting_is_freed() {
+        let vectors = Vectors::new(1);
+        let ours = EventFd::new().unwrap();
+        ours.write(u64::MAX - 1).unwrap();
+        let theirs = Arc::new(ours.as_fd().try_clone_to_owned().unwrap());
+        std::thread::scope(|scope| {
+            // As if it had been saturated after `fire` had looked.
+            let writer = scope.spawn(|| vectors.ring(theirs));
+            std::thread::sleep(2 * WRITE_TIME);
+            assert!(!writer.is_finished(), "it blocks");
+            vectors.relieve();
+            let end = Instant::now() + Duration::from_secs(1);
+            while !writer.is_finished() && Instant::now() < end {
+                std::thread::yield_now();
+            }
+            let freed = writer.is_finished();
+            // Whatever came of it, this thread must end.
+            ours.read().unwrap();
+            assert!(freed, "it still waits");
+        });
+        assert!(vectors.writes().is_empty());
     }
 }

@@ -3,6 +3,7 @@
 //! The peer here is written from the protocol's document, byte by byte: it shares no code with the
 //! server, nor with the library's transport.
 
+mod bad_messages;
 mod driver;
 mod fuzz;
 mod interrupts;
