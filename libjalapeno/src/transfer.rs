@@ -6,7 +6,7 @@ use jalapeno_hw::packets::{Opcode, Packet, header};
 
 use crate::buffer::HostBuffer;
 use crate::dma::HostOptions;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::queue::Queue;
 use crate::session::{QueueOptions, Session};
 use crate::units::{DeviceAddr, Seq};
@@ -95,21 +95,28 @@ impl Transfer {
         packet.body[0] = from.0;
         packet.body[1] = to.0;
         packet.body[2] = bytes as u64;
-        self.queue.submit_one(&packet)
+        let submitted = self.queue.submit_one(&packet);
+        submitted.map_err(|error| self.settle(error))
     }
 
-    /// Waits for a copy. After a failure nothing is in flight.
+    /// Waits for a copy.
     fn land(&mut self, flight: Option<Seq>) -> Result<()> {
         let Some(seq) = flight else { return Ok(()) };
         let landed = self.queue.completions().wait(seq, Some(HALF_TIME));
-        if landed.is_err() {
-            // The other half must not be written behind the caller's back; the first error says
-            // more than what this gives.
-            if let Err(error) = self.queue.cancel(CANCEL_TIME) {
-                log::warn!("cancel a transfer: {error}");
-            }
+        landed.map_err(|error| self.settle(error))
+    }
+
+    /// After a failure nothing is in flight: the other half must not be written behind the caller's
+    /// back. Gives the failure, which is the fault where the queue only says that it stopped.
+    fn settle(&mut self, error: Error) -> Error {
+        let fault = self.queue.completions().fault();
+        if let Err(error) = self.queue.cancel(CANCEL_TIME) {
+            log::warn!("cancel a transfer: {error}");
         }
-        landed
+        match (error, fault) {
+            (Error::Stopped, Some(fault)) => Error::Fault(fault.into()),
+            (error, _) => error,
+        }
     }
 }
 

@@ -91,10 +91,33 @@ fn a_transfer_takes_any_length_through_its_window() {
         transfer.read(at, &mut back).unwrap();
         assert!(back == there, "{bytes} bytes");
     }
-    let end = hbm.address() + (1 << 40);
-    let error = transfer.write(end, &[1; 10]).unwrap_err();
-    assert_eq!(error.code(), Code::Fault, "{error}");
-    transfer.write(hbm.address(), &[1; 10]).unwrap();
+}
+
+#[test]
+fn a_transfer_that_fails_says_why_leaves_nothing_in_flight_and_works_again() {
+    let stage = stage();
+    let session = stage.session();
+    let mut transfer = Transfer::new(&session).unwrap();
+    let hbm = session.device_memory(4 << 20).unwrap();
+    let nowhere = hbm.address() + (1 << 40);
+    // One chunk, two at a time, and more than fly at once.
+    for bytes in [10, 1 << 20, 3 << 20] {
+        for turn in 0..40 {
+            if turn % 3 == 0 {
+                // Another place in the ring: where it laps, a submission looks at the queue.
+                transfer.write(hbm.address(), &[1; 10]).unwrap();
+            }
+            let error = transfer.write(nowhere, &vec![1; bytes]).unwrap_err();
+            assert_eq!(error.code(), Code::Fault, "write {bytes}, {turn}: {error}");
+            let error = transfer.read(nowhere, &mut vec![0; bytes]).unwrap_err();
+            assert_eq!(error.code(), Code::Fault, "read {bytes}, {turn}: {error}");
+        }
+        let there = pattern(7, bytes);
+        transfer.write(hbm.address(), &there).unwrap();
+        let mut back = vec![0; bytes];
+        transfer.read(hbm.address(), &mut back).unwrap();
+        assert!(back == there, "{bytes} bytes");
+    }
 }
 
 #[test]
