@@ -3,8 +3,9 @@
 //! `tests/cli/*.md` are the transcripts; `TRYCMD=overwrite` writes what it prints today.
 //! `tests/cli/schemas` are the schemas of the reports; `BLESS=1` rewrites them.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use jalapeno::{Device, Role};
 use jalapeno_emulator::board::Board;
@@ -48,6 +49,18 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 
+/// Leaves a record in the fault log.
+fn fail_a_job(device: &str) {
+    let owner = Device::open(device, Role::Compute).expect("a card");
+    let session = jalapeno::Session::new(&owner).expect("a session");
+    let options = jalapeno::QueueOptions::default();
+    let mut queue = session.queue(options).expect("a queue");
+    let mut bad = jalapeno_hw::packets::Packet::ZERO;
+    bad.header = 0xEE;
+    let seq = queue.submit_one(&bad).expect("room");
+    assert!(queue.completions().wait(seq, None).is_err());
+}
+
 #[test]
 fn transcripts() {
     let mut files = 0;
@@ -88,17 +101,7 @@ fn every_report_is_as_its_committed_schema_says() {
     let board = board();
     let device = name(&board);
     // A fault, so that there is an event.
-    {
-        let owner = Device::open(&device, Role::Compute).expect("a card");
-        let session = jalapeno::Session::new(&owner).expect("a session");
-        let mut queue = session
-            .queue(jalapeno::QueueOptions::default())
-            .expect("a queue");
-        let mut bad = jalapeno_hw::packets::Packet::ZERO;
-        bad.header = 0xEE;
-        let seq = queue.submit_one(&bad).expect("room");
-        assert!(queue.completions().wait(seq, None).is_err());
-    }
+    fail_a_job(&device);
     for report in REPORTS {
         let schema = jalctl(&device, &[report[0], "--schema"]);
         assert_eq!(code(&schema), 0, "{report:?}");
@@ -291,13 +294,62 @@ fn names_cannot_speak_to_the_terminal() {
 #[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
     let board = board();
-    let line = format!("{} regs | head -n 1", env!("CARGO_BIN_EXE_jalctl"));
-    let output = Command::new("bash")
-        .args(["-o", "pipefail", "-c", &line])
+    let mut child = Command::new(env!("CARGO_BIN_EXE_jalctl"))
+        .arg("regs")
         .env("JALAPENO_DEVICES", name(&board))
-        .output()
-        .expect("bash runs");
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("jalctl runs");
+    drop(child.stdout.take()); // long before anything is written
+    let output = child.wait_with_output().expect("it ends");
     assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+    assert_eq!(code(&output), 0);
+    // A full disk is one.
+    let full = std::fs::File::create("/dev/full").expect("a full disk");
+    let output = Command::new(env!("CARGO_BIN_EXE_jalctl"))
+        .arg("regs")
+        .env("JALAPENO_DEVICES", name(&board))
+        .stdout(full)
+        .output()
+        .expect("jalctl runs");
+    assert_eq!(code(&output), 1);
+    assert!(text(&output.stderr).contains("No space left"));
+}
+
+#[test]
+fn followed_events_come_as_they_happen_and_end_with_the_device() {
+    let board = board();
+    let device = name(&board);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_jalctl"))
+        .args(["events", "--follow", "-o", "jsonl"])
+        .env("JALAPENO_DEVICES", &device)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("jalctl runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+    for number in 1..=2 {
+        fail_a_job(&device);
+        let line = lines.next().expect("a line").expect("UTF-8");
+        let event: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(event["number"], number);
+        assert_eq!(event["fault"], "unknown-opcode");
+    }
+    board.kill();
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(code(&output), 9, "{}", text(&output.stderr));
+}
+
+#[test]
+fn acknowledged_events_no_longer_worry_health() {
+    let board = board();
+    let device = name(&board);
+    assert_eq!(code(&jalctl(&device, &["health"])), 0);
+    fail_a_job(&device);
+    assert_eq!(code(&jalctl(&device, &["health"])), 6);
+    assert_eq!(code(&jalctl(&device, &["events", "--acknowledge"])), 0);
+    assert_eq!(code(&jalctl(&device, &["health"])), 0);
 }
 
 #[test]

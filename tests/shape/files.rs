@@ -9,10 +9,6 @@ const LINES: usize = 500;
 const LONG: &[(&str, &str)] = &[
     ("include/jalapeno_hw.h", "written from the tables of hw"),
     (
-        "tests/emulator/tests/server/malformed.rs",
-        "every malformed message of the protocol, in the document's order",
-    ),
-    (
         "libjalapeno/src/device.rs",
         "what an open device is; its parts are in device/",
     ),

@@ -4,9 +4,8 @@
 //! the command finds them, gives its exit status back, and ends them after it.
 
 use std::ffi::OsString;
-use std::fs::{DirBuilder, remove_dir_all};
+use std::fs::remove_dir_all;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,7 +15,7 @@ use std::time::Duration;
 
 use clap::Args;
 use nix::sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet, Signal};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, mkdtemp};
 
 use crate::exit::{Exit, Problem};
 use crate::output;
@@ -225,20 +224,15 @@ fn find() -> Result<PathBuf, Problem> {
 
 /// A new folder that nobody else can look into.
 fn private_folder() -> Result<PathBuf, Problem> {
-    let base = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    let mut last = None;
-    for base in [base, std::env::temp_dir()] {
-        let folder = base.join(format!("jalapeno-{}", std::process::id()));
-        match DirBuilder::new().mode(0o700).create(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) => last = Some((folder, error)),
-        }
-    }
-    let (folder, error) = last.unwrap_or_else(|| (PathBuf::new(), std::io::Error::other("?")));
-    Err(Problem::failure(
-        format!("make {}: {error}", folder.display()),
-        "set TMPDIR to a folder that can be written",
-    ))
+    let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let base = base.filter(|base| base.is_dir());
+    let base = base.unwrap_or_else(std::env::temp_dir);
+    mkdtemp(&base.join("jalapeno-XXXXXX")).map_err(|error| {
+        Problem::failure(
+            format!("make a folder in {}: {error}", base.display()),
+            "set TMPDIR to a folder that can be written",
+        )
+    })
 }
 
 /// Serves until a signal, or until a device ends by itself.

@@ -170,10 +170,7 @@ fn table(outcomes: &[Outcome<Done>]) -> String {
                     "State",
                     done.state.clone().unwrap_or_else(|| "unknown".into()),
                 ),
-                (
-                    "Then",
-                    "queues and sessions are gone; device memory keeps its content".into(),
-                ),
+                ("Then", consequence(&done.level).into()),
             ]);
         }
         let took = done.took_us.unwrap_or(0);
@@ -195,6 +192,14 @@ fn table(outcomes: &[Outcome<Done>]) -> String {
         ])
     })
     .collect()
+}
+
+/// Host interface 8.2.
+fn consequence(level: &str) -> &'static str {
+    match level {
+        "engines" => "unfinished jobs fail; queues, sessions and device memory stay",
+        _ => "queues and sessions are gone; device memory keeps its content",
+    }
 }
 
 /// A process's name.

@@ -1,7 +1,7 @@
 //! All open objects, and how they are closed: children before their parent.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use jalapeno::{
     Completions, Device, DeviceBuffer, Error, Fence, HostBuffer, Queue, Session, Transfer,
@@ -180,18 +180,7 @@ pub(crate) fn close_session(handle: u64) -> Result<(), Failure> {
         // (a lost device) is kept by the session.
         ignore_stale(close(&BUFFERS, buffer, |_| ()))?;
     }
-    close_transfer(&*SESSIONS.enter(handle)?);
     close(&SESSIONS, handle, |_| ())
-}
-
-fn close_transfer(context: &Context) {
-    drop(
-        context
-            .transfer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(),
-    );
 }
 
 /// Closes a device: its sessions first.
