@@ -86,6 +86,10 @@ impl Machine<'_> {
             "max",
             "-smp",
             "2",
+            // Hot plug as servers do it, by the port itself; by ACPI the port's link never reads as up,
+            // and the kernel then fails every reset of its bus.
+            "-global",
+            "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
             "-nodefaults",
             "-display",
             "none",
