@@ -24,6 +24,7 @@ mod error_ring;
 pub mod fence;
 mod fork;
 pub mod hbm;
+pub mod host;
 pub mod irq;
 mod lane;
 mod ledger;

@@ -13,7 +13,7 @@ struct House {
 const LIBRARY: House = House {
     folder: "libjalapeno/src/",
     floors: &[
-        &["error", "units", "order", "fork", "pci"],
+        &["error", "units", "order", "fork", "pci", "host"],
         &["transport"],
         &["mmio", "dma", "hbm", "irq", "clock", "capabilities"],
         &[

@@ -3,9 +3,7 @@
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::error::{Error, Result};
-
-/// CAP_IPC_LOCK's bit: the limit does not bind who has it.
-const CAP_IPC_LOCK: u32 = 14;
+use crate::host::Memlock;
 
 /// Whether `bytes` more may be pinned; memory that is not pinned (vfio-user) needs no leave.
 pub(super) fn preflight(pins: bool, bytes: u64) -> Result<()> {
@@ -19,28 +17,12 @@ pub(super) fn preflight(pins: bool, bytes: u64) -> Result<()> {
 }
 
 fn verdict(status: &str, limit: u64, bytes: u64) -> Result<()> {
-    let field = |name: &str| {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .map(str::trim)
-    };
-    let kib = |name: &str| -> u64 {
-        field(name)
-            .and_then(|text| text.strip_suffix("kB"))
-            .and_then(|text| text.trim().parse::<u64>().ok())
-            .unwrap_or(0)
-            .saturating_mul(1024)
-    };
-    let capable = field("CapEff:")
-        .and_then(|text| u64::from_str_radix(text, 16).ok())
-        .is_some_and(|set| set >> CAP_IPC_LOCK & 1 == 1);
-    let locked = kib("VmLck:").max(kib("VmPin:"));
-    let have = limit.saturating_sub(locked);
-    if capable || limit == libc::RLIM_INFINITY || bytes <= have {
+    let memlock = Memlock::of(status, limit, limit);
+    let have = memlock.room();
+    if bytes <= have {
         return Ok(());
     }
-    let all = locked.saturating_add(bytes).div_ceil(1024);
+    let all = memlock.used.saturating_add(bytes).div_ceil(1024);
     Err(Error::Memory {
         what: format!("pinning host memory (RLIMIT_MEMLOCK is {limit} bytes)"),
         needed: bytes,
