@@ -7,6 +7,7 @@ use crate::output::Format;
 
 mod bench;
 mod completions;
+mod doctor;
 mod emulate;
 mod events;
 mod explain;
@@ -15,6 +16,7 @@ mod info;
 mod list;
 mod regs;
 mod reset;
+mod setup;
 
 /// Finds, watches, tests and resets Jalapeño cards.
 ///
@@ -55,11 +57,13 @@ enum Command {
     List(list::Arguments),
     Info(info::Arguments),
     Health(health::Arguments),
+    Doctor(doctor::Arguments),
     Events(events::Arguments),
     Explain(explain::Arguments),
     Regs(regs::Arguments),
     Bench(bench::Arguments),
     Reset(reset::Arguments),
+    Setup(setup::Arguments),
     Emulate(emulate::Arguments),
     Completions(completions::Arguments),
     Man(completions::Manual),
@@ -77,6 +81,7 @@ impl Cli {
             Command::List(arguments) => list::run(&arguments),
             Command::Info(arguments) => info::run(&arguments),
             Command::Health(arguments) => health::run(&arguments),
+            Command::Doctor(arguments) => doctor::run(&arguments),
             Command::Events(arguments) => events::run(&arguments),
             Command::Regs(arguments) => regs::run(&arguments),
             Command::Bench(arguments) => bench::run(&arguments),
@@ -84,6 +89,7 @@ impl Cli {
             Command::Man(arguments) => completions::manual(&arguments),
             Command::Explain(arguments) => explain::run(&arguments),
             Command::Reset(arguments) => reset::run(&arguments),
+            Command::Setup(arguments) => setup::run(&arguments),
             Command::Emulate(arguments) => emulate::run(&arguments),
         }
     }

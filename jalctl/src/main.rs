@@ -8,6 +8,7 @@ mod command;
 mod devices;
 mod exit;
 mod output;
+mod packaged;
 
 fn main() -> ExitCode {
     let cli = match command::Cli::try_parse() {

@@ -277,6 +277,25 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
+/// A size on the command line: bytes, or with K, M, G or T for powers of 1024.
+pub fn size(text: &str) -> Result<u64, String> {
+    let shift = match text.chars().last().map(|c| c.to_ascii_uppercase()) {
+        Some('K') => 10,
+        Some('M') => 20,
+        Some('G') => 30,
+        Some('T') => 40,
+        _ => 0,
+    };
+    let digits = if shift == 0 {
+        text
+    } else {
+        &text[..text.len() - 1]
+    };
+    let number = digits.parse::<u64>().ok();
+    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "a size looks like 65536, 64M or 8G".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,6 +311,24 @@ mod tests {
             (216_000_000_000, "201.2 GiB"),
         ] {
             assert_eq!(bytes(count), words);
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_and_nonsense_is_not() {
+        assert_eq!(size("65536"), Ok(65536));
+        assert_eq!(size("64M"), Ok(64 << 20));
+        assert_eq!(size("8g"), Ok(8 << 30));
+        for nonsense in [
+            "",
+            "G",
+            "-1",
+            "1.5G",
+            "18446744073709551615K",
+            "8\u{e9}",
+            "8 G",
+        ] {
+            assert!(size(nonsense).is_err(), "{nonsense}");
         }
     }
 

@@ -43,6 +43,8 @@ pub struct Host {
     pub user: Option<User>,
     /// What it may pin.
     pub memlock: Memlock,
+    /// Its memory in bytes, where procfs says.
+    pub memory_bytes: Option<u64>,
     /// Huge pages, a row for each size, small ones first.
     pub hugepages: Vec<HugePages>,
     /// `/dev/vfio/vfio`, the container of groups.
@@ -75,6 +77,7 @@ impl Host {
             kernel: Kernel::look(root),
             iommu: Iommu::look(root),
             memlock: Memlock::look(root),
+            memory_bytes: memory(root),
             hugepages: hugepages::look(root),
             container: Node::look(root, &root.file("dev/vfio/vfio"), user.as_ref()),
             iommufd: Node::look(root, &root.file("dev/iommu"), user.as_ref()),
@@ -132,6 +135,13 @@ impl Host {
             function,
         }
     }
+}
+
+/// The line `MemTotal:  16384 kB`.
+fn memory(root: &Root) -> Option<u64> {
+    let text = file::text(&root.file("proc/meminfo"))?;
+    let kib = file::field(&text, "MemTotal")?.strip_suffix("kB")?;
+    kib.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]

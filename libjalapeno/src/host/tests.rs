@@ -37,6 +37,7 @@ fn a_good_machine_says_what_it_has() {
     machine.write("sys/firmware/acpi/tables/DMAR", "");
     machine.write("sys/class/iommu/dmar0/x", "");
     machine.write("proc/self/status", ALICE);
+    machine.write("proc/meminfo", "MemTotal:  16384 kB\nMemFree: x\n");
     machine.write("proc/self/limits", "Max locked memory 65536 131072 bytes\n");
     machine.write(
         "etc/passwd",
@@ -80,6 +81,7 @@ fn a_good_machine_says_what_it_has() {
     let user = host.user.as_ref().unwrap();
     assert_eq!((user.word().as_str(), user.may_all()), ("alice", false));
     assert_eq!(user.groups, [1000, 27, 998]);
+    assert_eq!(host.memory_bytes, Some(16 << 20));
     assert_eq!(host.memlock.room(), (64 - 16) << 10);
     let [pages] = host.hugepages[..] else {
         panic!("{:?}", host.hugepages)

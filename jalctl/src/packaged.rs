@@ -1,0 +1,118 @@
+//! The packaged files: what `jalctl setup` writes, `make install` installs, and `jalctl doctor` looks
+//! for. Their text stands in packaging/, once.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The group whose members may open cards.
+pub const GROUP: &str = "jalapeno";
+
+/// One of the files.
+#[derive(Clone, Copy, Debug)]
+pub struct Packaged {
+    /// What it is for; stable.
+    pub step: &'static str,
+    /// Where below /etc it goes.
+    pub folder: &'static str,
+    /// Its name there.
+    pub name: &'static str,
+    pub text: &'static str,
+}
+
+/// The udev rule.
+pub const UDEV: Packaged = Packaged {
+    step: "udev-rule",
+    folder: "udev/rules.d",
+    name: "70-jalapeno.rules",
+    text: include_str!("../../packaging/udev/70-jalapeno.rules"),
+};
+
+/// The group.
+pub const SYSUSERS: Packaged = Packaged {
+    step: "group",
+    folder: "sysusers.d",
+    name: "jalapeno.conf",
+    text: include_str!("../../packaging/sysusers.d/jalapeno.conf"),
+};
+
+/// The folder of sockets.
+pub const TMPFILES: Packaged = Packaged {
+    step: "sockets",
+    folder: "tmpfiles.d",
+    name: "jalapeno.conf",
+    text: include_str!("../../packaging/tmpfiles.d/jalapeno.conf"),
+};
+
+/// Modules loaded at boot.
+pub const MODULES_LOAD: Packaged = Packaged {
+    step: "modules",
+    folder: "modules-load.d",
+    name: "jalapeno.conf",
+    text: include_str!("../../packaging/modules-load.d/jalapeno.conf"),
+};
+
+/// How modules are loaded.
+pub const MODPROBE: Packaged = Packaged {
+    step: "module-options",
+    folder: "modprobe.d",
+    name: "jalapeno.conf",
+    text: include_str!("../../packaging/modprobe.d/jalapeno.conf"),
+};
+
+/// The memlock limit of logins.
+pub const LIMITS: Packaged = Packaged {
+    step: "memlock",
+    folder: "security/limits.d",
+    name: "jalapeno.conf",
+    text: include_str!("../../packaging/limits.d/jalapeno.conf"),
+};
+
+/// The same of a service.
+pub const SERVICE: Packaged = Packaged {
+    step: "service",
+    folder: "systemd/system",
+    name: "jalapeno.conf",
+    text: include_str!("../../packaging/systemd/jalapeno.conf"),
+};
+
+/// Where files of their kind are looked for, the first that is there counts.
+const PLACES: [&str; 5] = ["etc", "run", "usr/local/lib", "usr/lib", "lib"];
+
+/// What is at a place of such a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing, anywhere.
+    Nothing,
+    /// The same text, here.
+    Same(PathBuf),
+    /// Another text, here. A link to /dev/null counts: that is how files are switched off.
+    Other(PathBuf),
+}
+
+impl Packaged {
+    /// Where it goes below a root.
+    pub fn place(&self, root: &Path) -> PathBuf {
+        root.join("etc").join(self.folder).join(self.name)
+    }
+
+    /// What is there in its name.
+    pub fn find(&self, root: &Path) -> Found {
+        for place in PLACES {
+            let path = root.join(place).join(self.folder).join(self.name);
+            // A link is judged itself: where it leads may be outside the root.
+            match fs::symlink_metadata(&path) {
+                Err(_) => {}
+                Ok(about) if about.is_file() && read(&path).is_ok_and(|text| text == self.text) => {
+                    return Found::Same(path);
+                }
+                Ok(_) => return Found::Other(path),
+            }
+        }
+        Found::Nothing
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    fs::read_to_string(path)
+}
