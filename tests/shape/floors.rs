@@ -36,7 +36,7 @@ const C_ABI: House = House {
     folder: "libjalapeno/capi/src/",
     floors: &[
         &["status", "guard"],
-        &["handle", "sized"],
+        &["handle", "sized", "turns"],
         &["registries"],
         &["buffer", "device", "log", "queue", "session"],
     ],

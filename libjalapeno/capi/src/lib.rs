@@ -13,3 +13,4 @@ mod registries;
 pub mod session;
 mod sized;
 pub mod status;
+mod turns;

@@ -1,6 +1,5 @@
 //! All open objects, and how they are closed: children before their parent.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use jalapeno::{
@@ -9,6 +8,7 @@ use jalapeno::{
 
 use crate::handle::{Kind, Registry};
 use crate::status::Failure;
+use crate::turns::{Turn, Turns};
 
 /// Memory of either kind.
 #[derive(Debug)]
@@ -34,10 +34,9 @@ pub(crate) struct Buffer {
     pub(crate) context: Arc<Context>,
 }
 
-/// An open queue. Submitters take turns by `busy`: the queue has one producer.
+/// An open queue. It has one producer, so submitters take turns.
 pub(crate) struct Producer {
-    busy: AtomicBool,
-    queue: std::cell::UnsafeCell<Queue>,
+    queue: Turns<Queue>,
     pub(crate) completions: Completions,
 }
 
@@ -49,66 +48,25 @@ impl std::fmt::Debug for Producer {
     }
 }
 
-// SAFETY: the queue is reached only by the one thread that set `busy`.
-unsafe impl Sync for Producer {}
-
-/// A turn at submitting; over when dropped.
-pub(crate) struct Turn<'a>(&'a Producer);
-
 impl Producer {
     pub(crate) fn new(queue: Queue) -> Self {
         let completions = queue.completions().clone();
         Self {
-            busy: AtomicBool::new(false),
-            queue: queue.into(),
+            queue: Turns::new(queue),
             completions,
         }
     }
 
-    /// Waits for a turn: others' calls that submit are short.
+    /// Waits for a turn at the queue.
     #[inline]
-    pub(crate) fn turn(&self) -> Turn<'_> {
-        loop {
-            if let Some(turn) = self.turn_quickly() {
-                return turn;
-            }
-            wait_a_little();
-        }
+    pub(crate) fn turn(&self) -> Turn<'_, Queue> {
+        self.queue.turn()
     }
 
-    /// A turn, if nobody has one.
+    /// A turn at the queue, if nobody has one.
     #[inline(always)]
-    pub(crate) fn turn_quickly(&self) -> Option<Turn<'_>> {
-        (!self.busy.swap(true, Ordering::Acquire)).then_some(Turn(self))
-    }
-}
-
-#[cold]
-fn wait_a_little() {
-    std::thread::yield_now();
-}
-
-impl std::ops::Deref for Turn<'_> {
-    type Target = Queue;
-    #[inline]
-    fn deref(&self) -> &Queue {
-        // SAFETY: this thread set `busy`, so nobody else reaches the queue.
-        unsafe { &*self.0.queue.get() }
-    }
-}
-
-impl std::ops::DerefMut for Turn<'_> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut Queue {
-        // SAFETY: as above, and `self` is borrowed exclusively.
-        unsafe { &mut *self.0.queue.get() }
-    }
-}
-
-impl Drop for Turn<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.0.busy.store(false, Ordering::Release);
+    pub(crate) fn turn_quickly(&self) -> Option<Turn<'_, Queue>> {
+        self.queue.turn_quickly()
     }
 }
 
