@@ -312,6 +312,7 @@ static void a_killed_card_is_lost_to_every_waiter(void) {
     jal_fence fence;
     pthread_t thread;
     double begin;
+    if (on_stage()) story_skip("the card cannot be killed from here");
     OK(jal_fence_create(rig.session, 0, &fence));
     OK(jal_fence_address(fence, &address));
     packet = jal_packet_wait(address, 1);

@@ -53,16 +53,23 @@ void story_fail(const char *file, int line, const char *format, ...)
         story_fail(__FILE__, __LINE__, "the detail is \"%s\", without \"%s\"", jal_error_detail(), words); \
     } while (0)
 
-/* An emulated card, in a process of its own. */
+/* Leaves the case as one that cannot be played here, and says why; before it starts a thread. */
+void story_skip(const char *why) __attribute__((noreturn));
+
+/* A card: emulated, in a process of its own; or the one that JALAPENO_STAGE names ("ADDRESS UUID"),
+ * which a real kernel holds and every case shares. */
 struct card {
     pid_t pid;
     char socket[96];
     char name[112]; /* what jal_device_open() takes */
     char uuid[37];
 };
-/* Starts one; options end with null. All cards end with the case. */
+/* Starts one; options end with null. All cards end with the case. On JALAPENO_STAGE's card a case
+ * that wants a second one, or options beyond the size of its memory, is skipped. */
 struct card *card_start(const char *option, ...);
-/* SIGKILL. */
+/* Whether the card is JALAPENO_STAGE's. */
+int on_stage(void);
+/* SIGKILL; not JALAPENO_STAGE's card. */
 void card_kill(struct card *card);
 
 /* A card, opened, with a session and a queue. */

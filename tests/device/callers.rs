@@ -198,10 +198,11 @@ fn one_session_serves_many_threads_that_each_make_use_and_drop_what_they_need() 
 fn one_device_handle_answers_many_threads_at_once() {
     let stage = stage();
     let device = stage.open();
+    let rounds = stage.rounds(60);
     std::thread::scope(|scope| {
         for _ in 0..6 {
             scope.spawn(|| {
-                for _ in 0..50 {
+                for _ in 0..rounds {
                     device.verify().unwrap();
                     device.clock().unwrap();
                     device.telemetry().unwrap();

@@ -7,13 +7,13 @@ use jalapeno::device::Role;
 use jalapeno::dma::{DmaUse, HostMemory, HostOptions, Pages};
 use jalapeno::error::Code;
 use jalapeno::transport::Protection;
-use jalapeno_tests::{Shared, board, open};
+use jalapeno_tests::{Shared, board, open, stage};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 #[test]
 fn memory_is_zeroed_readable_writable_and_gone_from_the_device_once_dropped() {
-    let board = board();
-    let device = open(&board, Role::Compute).unwrap();
+    let stage = stage();
+    let device = stage.open();
     let dma = device.dma().unwrap();
     let memory = HostMemory::allocate(dma, 5000, HostOptions::default()).unwrap();
     assert_eq!(memory.bytes(), 5000);
@@ -31,16 +31,16 @@ fn memory_is_zeroed_readable_writable_and_gone_from_the_device_once_dropped() {
         let error = memory.read(offset, &mut bytes[..length]).unwrap_err();
         assert_eq!(error.code(), Code::Invalid, "{offset:#x}");
     }
-    assert_eq!(board.counters().regions, 1);
+    assert!(stage.has_regions(1));
     drop(memory);
-    assert_eq!(board.counters().regions, 0);
+    assert!(stage.has_regions(0));
     assert_eq!((dma.usage().maps, dma.usage().bytes), (0, 0));
 }
 
 #[test]
 fn between_two_mappings_lies_a_page_that_nothing_maps() {
-    let board = board();
-    let device = open(&board, Role::Compute).unwrap();
+    let stage = stage();
+    let device = stage.open();
     let dma = device.dma().unwrap();
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     let mut kept = Vec::new();
@@ -60,8 +60,8 @@ fn between_two_mappings_lies_a_page_that_nothing_maps() {
 
 #[test]
 fn memory_of_no_bytes_or_more_than_there_is_is_refused_and_nothing_is_left() {
-    let board = board();
-    let device = open(&board, Role::Compute).unwrap();
+    let stage = stage();
+    let device = stage.open();
     let dma = device.dma().unwrap();
     for (bytes, code) in [
         (0, Code::Invalid),
@@ -75,13 +75,13 @@ fn memory_of_no_bytes_or_more_than_there_is_is_refused_and_nothing_is_left() {
     let usage = dma.usage();
     assert_eq!((usage.maps, usage.bytes), (0, 0));
     assert!(usage.maps_limit > 60_000, "{usage:?}");
-    assert_eq!(board.counters().regions, 0);
+    assert!(stage.has_regions(0));
 }
 
 #[test]
 fn an_applications_shared_memory_is_registered_from_any_page_of_it() {
-    let board = board();
-    let device = open(&board, Role::Compute).unwrap();
+    let stage = stage();
+    let device = stage.open();
     let dma = device.dma().unwrap();
     let shared = Shared::new(0x4000);
     // SAFETY: in bounds of the mapping.
@@ -95,9 +95,9 @@ fn an_applications_shared_memory_is_registered_from_any_page_of_it() {
     let mut bytes = [0; 16];
     std::os::unix::fs::FileExt::read_exact_at(&shared.file, &mut bytes, 0x1000).unwrap();
     assert_eq!(&bytes, b"seen in the file");
-    assert_eq!(board.counters().regions, 1);
+    assert!(stage.has_regions(1));
     drop(memory);
-    assert_eq!(board.counters().regions, 0);
+    assert!(stage.has_regions(0));
     // SAFETY: still mapped: the library does not unmap what is the caller's.
     assert_eq!(unsafe { inner.read() }, b's');
 }
@@ -149,8 +149,8 @@ fn what_cannot_be_registered_says_why() {
 
 #[test]
 fn memory_outlives_the_device_it_was_made_from() {
-    let board = board();
-    let device = open(&board, Role::Compute).unwrap();
+    let stage = stage();
+    let device = stage.open();
     let dma = Arc::clone(device.dma().unwrap());
     let memory = HostMemory::allocate(&dma, 4096, HostOptions::default()).unwrap();
     drop(device);
@@ -163,8 +163,8 @@ fn memory_outlives_the_device_it_was_made_from() {
 #[test]
 fn many_small_mappings_come_and_go_in_any_order() {
     use proptest::prelude::*;
-    let board = board();
-    let device = open(&board, Role::Compute).unwrap();
+    let stage = stage();
+    let device = stage.open();
     let dma = device.dma().unwrap();
     let steps = prop::collection::vec((1u64..300_000, any::<prop::sample::Index>()), 1..40);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
@@ -182,7 +182,7 @@ fn many_small_mappings_come_and_go_in_any_order() {
                     live.push(HostMemory::allocate(dma, bytes, HostOptions::default()).unwrap());
                 }
                 prop_assert_eq!(dma.usage().maps, live.len());
-                prop_assert_eq!(board.counters().regions, live.len());
+                prop_assert!(stage.has_regions(live.len()));
                 let mut ranges: Vec<_> = live
                     .iter()
                     .map(|m| (m.iova().0, m.iova().0 + m.bytes()))

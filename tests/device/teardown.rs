@@ -256,10 +256,14 @@ fn fifty_owners_come_and_go_and_leave_nothing() {
     let before = Invariants::before(&stage);
     before.nothing_is_left(&stage);
     let begin = Instant::now();
-    for _ in 0..50 {
+    let owners = stage.rounds(50);
+    for _ in 0..owners {
         cycle();
     }
-    println!("= 50 open, copy, close: {:?} each", begin.elapsed() / 50);
+    println!(
+        "= {owners} open, copy, close: {:?} each",
+        begin.elapsed() / owners
+    );
     before.nothing_is_left(&stage);
 }
 
@@ -333,7 +337,8 @@ fn an_owner_killed_at_any_step_is_let_go_of_within_a_second() {
     drop(stage.session());
     let before = Invariants::before(&stage);
     let mut longest = Duration::ZERO;
-    for round in 0..24 {
+    let rounds = stage.rounds(24).next_multiple_of(8) as usize;
+    for round in 0..rounds {
         let step = STEPS[round % STEPS.len()];
         let mut owner = Part::start(step, stage.name());
         while owner.hear() != step {}
@@ -355,5 +360,5 @@ fn an_owner_killed_at_any_step_is_let_go_of_within_a_second() {
         drop((queue, session));
         before.nothing_is_left(&stage);
     }
-    println!("= 24 owners killed: the next one opened within {longest:?}");
+    println!("= {rounds} owners killed: the next one opened within {longest:?}");
 }

@@ -122,6 +122,23 @@ impl Stage {
         self.board.as_ref()
     }
 
+    /// Whether the card sees this many of the host's regions; only a board here can say no.
+    #[must_use]
+    pub fn has_regions(&self, count: usize) -> bool {
+        let board = self.board.as_ref();
+        board.is_none_or(|board| board.counters().regions == count)
+    }
+
+    /// How often to do what takes an opening each: a kernel resets the card every time, which the
+    /// specification gives 100 ms.
+    #[must_use]
+    pub fn rounds(&self, emulated: u32) -> u32 {
+        match self.board {
+            Some(_) => emulated,
+            None => emulated.div_ceil(20),
+        }
+    }
+
     /// The board of a stage that misbehaves.
     #[must_use]
     pub fn here(&self) -> &Board {
