@@ -9,6 +9,7 @@ use std::path::Path;
 pub struct Archive {
     bytes: Vec<u8>,
     folders: Vec<String>,
+    files: Vec<String>,
     inode: u32,
 }
 
@@ -17,8 +18,12 @@ const PROGRAM: u32 = 0o100_755;
 const DEVICE: u32 = 0o020_600;
 
 impl Archive {
-    /// Enters a file, executable, at a path without a leading slash.
+    /// Enters a file, executable, at a path without a leading slash; once, as programs share libraries.
     pub fn file(&mut self, path: &str, content: &[u8]) -> io::Result<()> {
+        if self.files.iter().any(|known| known == path) {
+            return Ok(());
+        }
+        self.files.push(path.to_owned());
         let mut end = 0;
         while let Some(slash) = path[end..].find('/') {
             self.folder(&path[..end + slash])?;

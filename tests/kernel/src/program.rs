@@ -32,14 +32,47 @@ fn libraries(said: &str) -> Vec<String> {
     said.lines().filter_map(words).collect()
 }
 
-/// A program that was built with us, beside this one.
-pub fn beside(name: &str) -> io::Result<PathBuf> {
-    let path = std::env::current_exe()?.with_file_name(name);
+/// What a story starts beside the guest's own programs, and the files it reads.
+const NEEDS: [(&str, &[&str], &[&str]); 4] = [
+    ("library", &["library"], &[]),
+    ("device", &["device"], &[]),
+    ("c-programs", &["library", "abi", "raii", "copy"], &[]),
+    (
+        "generate",
+        &["generate", "compare"],
+        &[
+            "libjalapeno/examples/model/kjv.gguf",
+            "tests/model/vectors.bin",
+        ],
+    ),
+];
+
+/// Enters what a story needs; nothing, where it makes do with the guest's own programs.
+pub fn enter_for(archive: &mut Archive, story: &str) -> io::Result<()> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for (_, programs, files) in NEEDS.iter().filter(|need| need.0 == story) {
+        for name in *programs {
+            enter(archive, name, &built(name)?)?;
+        }
+        for file in *files {
+            let name = Path::new(file).file_name().unwrap_or_default();
+            let name = format!("model/{}", name.to_string_lossy());
+            archive.copy(&name, &sources.join(file))?;
+        }
+    }
+    Ok(())
+}
+
+/// A program that `tests/kernel/programs` built.
+fn built(name: &str) -> io::Result<PathBuf> {
+    let us = std::env::current_exe()?;
+    let target = us.parent().and_then(Path::parent).unwrap_or(Path::new("."));
+    let path = target.join("kernel-programs").join(name);
     if path.is_file() {
         Ok(path)
     } else {
         Err(io::Error::other(format!(
-            "{} is not built; tests/kernel/test-kernel builds it",
+            "{} is not built; tests/kernel/programs builds it",
             path.display()
         )))
     }

@@ -127,6 +127,10 @@ fn main() -> ExitCode {
         eprintln!("usage: library BDF");
         return ExitCode::from(2);
     };
+    if part.as_deref() == Some("uuid") {
+        println!("{}", open(&card).info().uuid);
+        return ExitCode::SUCCESS;
+    }
     if let Some(part) = part {
         return host::play_part(&part, &card);
     }
