@@ -67,6 +67,12 @@
 #define JALAPENO_HW_OPERANDS_MAX 0x8U
 /* Largest management input or result in bytes. */
 #define JALAPENO_HW_MANAGE_BYTES_MAX 0x1000U
+/* Most packets of a graph. */
+#define JALAPENO_HW_GRAPH_PACKETS_MAX 0x4000U
+/* Most bytes of a graph's image. */
+#define JALAPENO_HW_GRAPH_BYTES_MAX 0x400000U
+/* Values that an INDIRECT packet carries for patches. */
+#define JALAPENO_HW_GRAPH_VALUES 0x6U
 /* Device address of HBM's first byte; IOVAs end below it. */
 #define JALAPENO_HW_HBM_BASE 0x100000000000000ULL
 /* Highest IOVA. */
@@ -340,7 +346,7 @@ enum jalapeno_hw_feature {
     JALAPENO_HW_FEATURE_SCRUB = 0x1,
     /* RESERVED. Profile rings. */
     JALAPENO_HW_FEATURE_PROFILE = 0x2,
-    /* RESERVED. INDIRECT and REPLAY. */
+    /* INDIRECT works. */
     JALAPENO_HW_FEATURE_GRAPH = 0x3,
     /* RESERVED. Priority bands. */
     JALAPENO_HW_FEATURE_PRIORITY = 0x4,
@@ -474,9 +480,9 @@ enum jalapeno_hw_opcode {
     JALAPENO_HW_OPCODE_LAUNCH = 0x8,
     /* Make everything written so far visible to all before what follows starts. */
     JALAPENO_HW_OPCODE_BARRIER = 0x9,
-    /* RESERVED. Run a command buffer. */
+    /* Run a recorded graph. */
     JALAPENO_HW_OPCODE_INDIRECT = 0xa,
-    /* RESERVED. Run a recorded graph. */
+    /* RESERVED. Run a graph that the device keeps. */
     JALAPENO_HW_OPCODE_REPLAY = 0xb,
     /* A management command; queue 0 only. */
     JALAPENO_HW_OPCODE_MANAGE = 0x10,
@@ -673,7 +679,7 @@ enum jalapeno_hw_fault_code {
      * detail[2]: 0 in the packet, 1 in its input or argument block. */
     JALAPENO_HW_FAULT_CODE_BAD_PARAMETER = 0x103,
     /* A management packet on a queue other than 0, or what the device's state forbids now.
-     * detail[0]: the DeviceState. */
+     * detail[0]: the DeviceState. Or a packet that no graph may hold. */
     JALAPENO_HW_FAULT_CODE_NOT_PERMITTED = 0x104,
     /* The kernel is unknown or reserved. */
     JALAPENO_HW_FAULT_CODE_UNKNOWN_KERNEL = 0x105,
@@ -1310,6 +1316,43 @@ JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_manage, result) == 0x8);
 JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_manage, input_bytes) == 0x10);
 JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_manage, result_bytes) == 0x14);
 JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_manage, reserved) == 0x18);
+
+/* INDIRECT: runs a recorded graph; the header argument counts its packets. */
+struct jalapeno_hw_indirect {
+    /* 0x00: Address of the image, 64-byte aligned: packets, argument blocks, patches. */
+    uint64_t image;
+    /* 0x08: The image's length, a multiple of 64. */
+    uint32_t image_bytes;
+    /* 0x0c: Patches at the image's end. */
+    uint32_t patches;
+    /* 0x10: What the patches add, a multiple of it each. */
+    uint32_t value[6];
+};
+JALAPENO_HW_ASSERT(sizeof(struct jalapeno_hw_indirect) == 0x28);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_indirect, image) == 0x0);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_indirect, image_bytes) == 0x8);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_indirect, patches) == 0xc);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_indirect, value) == 0x10);
+
+/* A patch of a graph: adds value x scale to a word of the device's copy of the image. */
+struct jalapeno_hw_patch {
+    /* 0x00: Byte offset of the word in the image, a multiple of its width. */
+    uint32_t offset;
+    /* 0x04: Bytes of the word: 4 or 8. */
+    uint8_t width;
+    /* 0x05: Which value of the INDIRECT packet: 0 to 5. */
+    uint8_t value;
+    /* 0x06: Zero. */
+    uint16_t reserved;
+    /* 0x08: What the value is multiplied with, modulo the word's width. */
+    uint64_t scale;
+};
+JALAPENO_HW_ASSERT(sizeof(struct jalapeno_hw_patch) == 0x10);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_patch, offset) == 0x0);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_patch, width) == 0x4);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_patch, value) == 0x5);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_patch, reserved) == 0x6);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_patch, scale) == 0x8);
 
 /* A fault record. The first 8 bytes are stored last. The CRC covers bytes 0x00 to 0xF7 with the
  * phase bit taken as 0 (CRC-32/ISO-HDLC). */

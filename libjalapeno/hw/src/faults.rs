@@ -225,7 +225,7 @@ catalogue! {
     BadParameter "BAD_PARAMETER" = 0x0103 Packet Error Queue RestartQueue
         "Correct the parameter named in the record.";
     /// A management packet on a queue other than 0, or what the device's state forbids now.
-    /// detail[0]: the DeviceState.
+    /// detail[0]: the DeviceState. Or a packet that no graph may hold.
     NotPermitted "NOT_PERMITTED" = 0x0104 Packet Error Queue RestartQueue
         "Send management packets to queue 0; create queues while the device is READY.";
     /// The kernel is unknown or reserved.

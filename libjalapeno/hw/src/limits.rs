@@ -14,6 +14,12 @@ constants! {
     OPERANDS_MAX: u32 = 8;
     /// Largest management input or result in bytes.
     MANAGE_BYTES_MAX: u32 = 4096;
+    /// Most packets of a graph.
+    GRAPH_PACKETS_MAX: u32 = 1 << 14;
+    /// Most bytes of a graph's image.
+    GRAPH_BYTES_MAX: u32 = 4 << 20;
+    /// Values that an INDIRECT packet carries for patches.
+    GRAPH_VALUES: u32 = 6;
     /// Device address of HBM's first byte; IOVAs end below it.
     HBM_BASE: u64 = 1 << 56;
     /// Highest IOVA.

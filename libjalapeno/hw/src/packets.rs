@@ -171,6 +171,36 @@ layout! {
     }
 }
 
+layout! {
+    /// INDIRECT: runs a recorded graph; the header argument counts its packets.
+    Indirect, 40, row INDIRECT {
+        /// Address of the image, 64-byte aligned: packets, argument blocks, patches.
+        0x00 image: u64,
+        /// The image's length, a multiple of 64.
+        0x08 image_bytes: u32,
+        /// Patches at the image's end.
+        0x0C patches: u32,
+        /// What the patches add, a multiple of it each.
+        0x10 value: [u32; 6],
+    }
+}
+
+layout! {
+    /// A patch of a graph: adds value x scale to a word of the device's copy of the image.
+    Patch, 16, row PATCH {
+        /// Byte offset of the word in the image, a multiple of its width.
+        0x00 offset: u32,
+        /// Bytes of the word: 4 or 8.
+        0x04 width: u8,
+        /// Which value of the INDIRECT packet: 0 to 5.
+        0x05 value: u8,
+        /// Zero.
+        0x06 reserved: u16,
+        /// What the value is multiplied with, modulo the word's width.
+        0x08 scale: u64,
+    }
+}
+
 codes! {
     /// What a packet asks for.
     Opcode, row OPCODE {
@@ -192,9 +222,9 @@ codes! {
         Launch "LAUNCH" = 0x08,
         /// Make everything written so far visible to all before what follows starts.
         Barrier "BARRIER" = 0x09,
-        /// Run a command buffer.
-        Indirect "INDIRECT" = 0x0A reserved,
         /// Run a recorded graph.
+        Indirect "INDIRECT" = 0x0A,
+        /// Run a graph that the device keeps.
         Replay "REPLAY" = 0x0B reserved,
         /// A management command; queue 0 only.
         Manage "MANAGE" = 0x10,

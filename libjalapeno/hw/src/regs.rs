@@ -192,8 +192,8 @@ codes! {
         Scrub "SCRUB" = 1,
         /// Profile rings.
         Profile "PROFILE" = 2 reserved,
-        /// INDIRECT and REPLAY.
-        Graph "GRAPH" = 3 reserved,
+        /// INDIRECT works.
+        Graph "GRAPH" = 3,
         /// Priority bands.
         Priority "PRIORITY" = 4 reserved,
         /// Peer access between cards.

@@ -106,6 +106,8 @@ pub const STRUCTS: &[&StructRow] = &[
     &packets::PARAMETERS,
     &packets::TENSOR,
     &packets::MANAGE,
+    &packets::INDIRECT,
+    &packets::PATCH,
     &faults::FAULT_RECORD,
     &telemetry::TELEMETRY_HEADER,
     &telemetry::TELEMETRY_ENTRY,

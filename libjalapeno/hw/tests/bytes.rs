@@ -9,7 +9,8 @@ use jalapeno_hw::caps::{
 };
 use jalapeno_hw::faults::FaultRecord;
 use jalapeno_hw::packets::{
-    Copy, CopyStrided, Fence, Fill, HEADER_VALID, Launch, Manage, Opcode, Packet, Tensor, header,
+    Copy, CopyStrided, Fence, Fill, HEADER_VALID, Indirect, Launch, Manage, Opcode, Packet, Patch,
+    Tensor, header,
 };
 use jalapeno_hw::queue::{QueueCreate, QueueReport};
 use jalapeno_hw::regs::{Kick, Q0Size, Q0Status, Reset, ResetStatus, Status, Version};
@@ -218,6 +219,45 @@ fn the_other_bodies_have_their_fields_where_the_document_has_them() {
         manage.as_bytes(),
         "01 .. 7 02 .. 7 03 00 00 00 04 00 00 00 .. 16",
     );
+}
+
+#[test]
+fn a_graph_of_two_packets_and_one_patch() {
+    let indirect = Indirect {
+        image: 0x1000_0040,
+        image_bytes: 256,
+        patches: 1,
+        value: [7, 511, 0, 0, 0, 9],
+    };
+    // 6.11: INDIRECT is 0x0A; the number of packets is the argument in bits 63:32.
+    let bytes = "
+        0A 01 00 00 02 00 00 00 ; 0x00 opcode INDIRECT, valid; argument: two packets
+        .. 16                   ; 0x08 no cookie, no deadline
+        40 00 00 10 00 00 00 00 ; 0x18 image at 0x10000040, 64-byte aligned
+        00 01 00 00 01 00 00 00 ; 0x20 256 bytes, one patch
+        07 00 00 00 FF 01 00 00 ; 0x28 values 0 and 1: token 7, position 511
+        .. 12 09 00 00 00       ; 0x30 values 2 to 5";
+    let found = packet(
+        Opcode::Indirect,
+        2,
+        HEADER_VALID,
+        zerocopy::transmute!(indirect),
+    );
+    same(found.as_bytes(), bytes);
+    documented(bytes);
+    let patch = Patch {
+        offset: 0x94,
+        width: 4,
+        value: 1,
+        reserved: 0,
+        scale: 1,
+    };
+    let bytes = "
+        94 00 00 00             ; 0x00 offset 0x94: behind two packets, in a third line
+        04 01 00 00             ; 0x04 4 bytes wide, value 1, zero
+        01 00 00 00 00 00 00 00 ; 0x08 once the value";
+    same(patch.as_bytes(), bytes);
+    documented(bytes);
 }
 
 #[test]

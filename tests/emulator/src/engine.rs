@@ -202,6 +202,9 @@ impl Engine {
             self.watching &= worked == 0;
             return worked;
         }
+        if queue.graph.is_some() {
+            return self.go_on(index);
+        }
         if card.injector.is_armed(Unit::Packet) || card.injector.is_any_active() {
             self.watching = false;
             return self.serve_crookedly(index);
@@ -271,6 +274,12 @@ impl Engine {
                 }
                 done
             }
+            Ok(Outcome::Graph(graph)) => {
+                if let Some(queue) = self.queues.get_mut(index) {
+                    queue.graph = Some(graph);
+                }
+                done + 1
+            }
             Ok(Outcome::Manage) => {
                 match self.manage(&words) {
                     Ok(()) => self.advance(0),
@@ -296,6 +305,9 @@ impl Engine {
             self.card.meter.add_packets(1);
             if let Some(queue) = self.queues.get_mut(index) {
                 queue.block = None;
+                if let Some(graph) = queue.graph.take() {
+                    self.runner.spare = graph.into_memory();
+                }
                 queue.completed += 1;
             }
             self.publish(index);
@@ -347,51 +359,6 @@ impl Engine {
         }
     }
 
-    /// A queue's head waits: whether it can go on.
-    fn unblock(&mut self, index: usize) -> u32 {
-        let Some((block, number)) = self
-            .queues
-            .get(index)
-            .and_then(|queue| Some((queue.block?, queue.number)))
-        else {
-            return 0;
-        };
-        match block {
-            Block::Forever => 0,
-            Block::Until(time, words) => {
-                if self.card.now() < time {
-                    return 0;
-                }
-                let mut words = words;
-                words[2] = 0;
-                if let Some(queue) = self.queues.get_mut(index) {
-                    queue.block = None;
-                }
-                let outcome = self.runner.execute(number, &words, &mut Clock::default());
-                if let Ok(Outcome::Done) = outcome {
-                    self.advance(number);
-                    return 1;
-                }
-                self.conclude(index, outcome, words, 0)
-            }
-            Block::Fence(wait, words) => match self.runner.is_met(&wait) {
-                Ok(true) => {
-                    self.advance(number);
-                    1
-                }
-                Ok(false) if wait.deadline == 0 || self.card.now() < wait.deadline => 0,
-                Ok(false) => {
-                    self.fail(index, Trouble::new(FaultCode::Deadline), &words);
-                    1
-                }
-                Err(trouble) => {
-                    self.fail(index, trouble, &words);
-                    1
-                }
-            },
-        }
-    }
-
     /// The head of a queue failed: record, word, interrupts; the queue stops. Host interface 7.
     pub(crate) fn fail(&mut self, index: usize, trouble: Trouble, words: &[u64; 8]) {
         let card = Arc::clone(&self.card);
@@ -399,7 +366,12 @@ impl Engine {
             return;
         };
         self.watching = false;
-        let culprit = culprit(queue, words);
+        let mut trouble = trouble;
+        let mut culprit = queue.culprit(words);
+        if let Some(graph) = queue.graph.take() {
+            graph.accuse(&mut trouble, &mut culprit);
+            self.runner.spare = graph.into_memory();
+        }
         let record = card.report(&trouble, &culprit);
         queue.block = None;
         queue.failed += 1;
@@ -431,7 +403,8 @@ impl Engine {
         self.watching = false;
         let card = Arc::clone(&self.card);
         if let Some(queue) = self.queues.get_mut(index) {
-            let culprit = culprit(queue, &[0; 8]);
+            queue.graph = None;
+            let culprit = queue.culprit(&[0; 8]);
             if queue.stop.is_none() {
                 queue.stop = Some(Stop {
                     at: culprit.sequence,
@@ -482,19 +455,5 @@ impl Engine {
             return;
         }
         self.interrupt(index);
-    }
-}
-
-/// What a record says of a queue's head.
-pub(crate) fn culprit(queue: &Queue, words: &[u64; 8]) -> Culprit {
-    let opcode = u32::try_from(words[0] & HEADER_OPCODE).unwrap_or_default();
-    let launch = Opcode::Launch.code();
-    let argument = u32::try_from(words[0] >> 32).unwrap_or_default();
-    Culprit {
-        queue: Some(queue.number),
-        sequence: queue.completed + 1,
-        cookie: words[1],
-        opcode,
-        kernel: if opcode == launch { argument } else { 0 },
     }
 }

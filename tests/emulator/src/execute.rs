@@ -11,6 +11,7 @@ use zerocopy::IntoBytes;
 
 use crate::card::Card;
 use crate::faults::Fault;
+use crate::graph::Graph;
 use crate::kernels::Pool;
 use crate::memory::{Intent, Piece};
 use crate::queue::Block;
@@ -28,6 +29,8 @@ pub enum Outcome {
     Blocked(Block),
     /// It is for the management processor.
     Manage,
+    /// Its graph was read and is to be run.
+    Graph(Graph),
 }
 
 /// Why a packet was not done.
@@ -94,6 +97,10 @@ pub struct Runner {
     pub(crate) from: Vec<Piece>,
     pub(crate) to: Vec<Piece>,
     pub(crate) bounce: Vec<u8>,
+    /// The graph whose packet runs.
+    pub(crate) graph: Option<Graph>,
+    /// Memory of a graph that has run, for the next one.
+    pub(crate) spare: Vec<u64>,
 }
 
 impl Runner {
@@ -106,6 +113,8 @@ impl Runner {
             from: Vec::new(),
             to: Vec::new(),
             bounce: vec![0; BOUNCE_BYTES],
+            graph: None,
+            spare: Vec::new(),
         }
     }
 
@@ -120,7 +129,7 @@ impl Runner {
         words: &[u64; 8],
         clock: &mut Clock,
     ) -> Result<Outcome, Failure> {
-        let [header, _cookie, deadline, body @ ..] = *words;
+        let [header, cookie, deadline, body @ ..] = *words;
         if header & HEADER_RESERVED != 0 {
             return Err(Trouble::reserved(1).into());
         }
@@ -133,7 +142,11 @@ impl Runner {
                 .map(|()| Outcome::Done);
         }
         clock.forget();
-        self.execute_other(Running { queue, deadline }, header, body)
+        let running = Running { queue, deadline };
+        if header & HEADER_OPCODE == u64::from(Opcode::Indirect.code()) {
+            return self.indirect(running, (header, cookie), &zerocopy::transmute!(body));
+        }
+        self.execute_other(running, header, body)
     }
 
     fn execute_other(

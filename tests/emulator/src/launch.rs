@@ -63,7 +63,10 @@ impl Runner {
     fn arguments(&self, launch: &Launch) -> Result<(Parameters, Vec<Tensor>), Trouble> {
         let lines = launch.argument_bytes as usize / LINE;
         let mut block = vec![0; lines * LINE];
-        self.card.memory().read(launch.arguments, &mut block)?;
+        let graph = self.graph.as_ref();
+        if !graph.is_some_and(|graph| graph.read(launch.arguments, &mut block)) {
+            self.card.memory().read(launch.arguments, &mut block)?;
+        }
         let mut lines = block.chunks_exact(LINE);
         let first = lines
             .next()

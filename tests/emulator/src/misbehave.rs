@@ -9,7 +9,7 @@ use jalapeno_hw::queue::COMPLETION_STOPPED;
 use jalapeno_hw::regs::{DeviceState, QueueState};
 use zerocopy::IntoBytes;
 
-use crate::engine::{Engine, culprit};
+use crate::engine::Engine;
 use crate::execute::{Clock, Outcome};
 use crate::faults::{Fault, Unit};
 use crate::queue::{Block, Stop};
@@ -198,7 +198,7 @@ impl Engine {
             return;
         };
         let trouble = Trouble::new(FaultCode::EccUncorrected);
-        let culprit = culprit(queue, words);
+        let culprit = queue.culprit(words);
         let right = record(&trouble, &culprit, &card.moment());
         let place = queue.errors;
         let phase = (place >> queue.shape.errors_log2) & 1 == 0;

@@ -4,17 +4,20 @@ use std::sync::atomic::Ordering;
 
 use jalapeno_hw::faults::{FAULT_RECORD_BYTES, FaultCode, FaultRecord};
 use jalapeno_hw::limits::{DEPTH_LOG2_MAX, IOVA_LAST};
-use jalapeno_hw::packets::{HEADER_VALID, PACKET_BYTES};
+use jalapeno_hw::packets::{
+    HEADER_ARGUMENT_SHIFT, HEADER_OPCODE, HEADER_VALID, Opcode, PACKET_BYTES,
+};
 use jalapeno_hw::queue::{COMPLETION_LINE_BYTES, COMPLETION_STOPPED, QueueCreate};
 use zerocopy::IntoBytes;
 
 use crate::card::Card;
 use crate::doorbells::Doorbell;
 use crate::execute::Wait;
+use crate::graph::Graph;
 use crate::identity::ERRORS_LOG2_MAX;
 use crate::memory::{Intent, Memory, Piece};
 use crate::span::Span;
-use crate::trouble::{Trouble, placed};
+use crate::trouble::{Culprit, Trouble, placed};
 use crate::watch::Watch;
 
 /// Why a queue does not run.
@@ -50,6 +53,8 @@ pub struct Queue {
     pub stop: Option<Stop>,
     /// Set while its head waits.
     pub block: Option<Block>,
+    /// Set while a graph runs.
+    pub graph: Option<Graph>,
     /// Its ring is not looked at until KICK (fault injection).
     pub deaf: bool,
     /// Error records written.
@@ -77,6 +82,7 @@ impl Queue {
             completed: 0,
             stop: None,
             block: None,
+            graph: None,
             deaf: false,
             errors: 0,
             failed: 0,
@@ -165,7 +171,8 @@ impl Queue {
     #[inline]
     #[must_use]
     pub fn watch(&self) -> Watch {
-        if self.relayed || self.stop.is_some() || self.block.is_some() || self.deaf {
+        let busy = self.block.is_some() || self.graph.is_some();
+        if self.relayed || self.stop.is_some() || busy || self.deaf {
             return Watch::Ask;
         }
         let sequence = self.completed + 1;
@@ -307,6 +314,7 @@ impl Queue {
         }
         self.stop = None;
         self.block = None;
+        self.graph = None;
         self.completed = resume - 1;
         // The same sequence number may be awaited once more.
         self.armed_last = 0;
@@ -325,6 +333,18 @@ impl Queue {
         }
         self.armed_last = arm;
         true
+    }
+
+    /// What a record says of its head.
+    pub(crate) fn culprit(&self, words: &[u64; 8]) -> Culprit {
+        let (opcode, kernel) = asked(words[0]);
+        Culprit {
+            queue: Some(self.number),
+            sequence: self.completed + 1,
+            cookie: words[1],
+            opcode,
+            kernel,
+        }
     }
 
     /// Writes a record to the error ring: its first 8 bytes last. Its index is counted.
@@ -363,6 +383,14 @@ impl Queue {
         let slot = index & ((1 << self.shape.errors_log2) - 1);
         self.shape.errors + slot * FAULT_RECORD_BYTES as u64
     }
+}
+
+/// The opcode and, of a LAUNCH, the kernel that a header names.
+pub(crate) fn asked(header: u64) -> (u32, u32) {
+    let opcode = u32::try_from(header & HEADER_OPCODE).unwrap_or_default();
+    let argument = u32::try_from(header >> HEADER_ARGUMENT_SHIFT).unwrap_or_default();
+    let launch = opcode == Opcode::Launch.code();
+    (opcode, if launch { argument } else { 0 })
 }
 
 /// Checks a queue's shape; its number. Host interface 5.2.

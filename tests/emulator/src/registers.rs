@@ -23,7 +23,8 @@ const CAPS_END: u32 = CAPS_OFFSET + CAPS_BYTES;
 const TELEMETRY_END: u32 = TELEMETRY_OFFSET + TELEMETRY_BYTES;
 
 /// Features this card offers.
-pub const FEATURES: u64 = 1 << Feature::Arm.code() | 1 << Feature::Scrub.code();
+pub const FEATURES: u64 =
+    1 << Feature::Arm.code() | 1 << Feature::Scrub.code() | 1 << Feature::Graph.code();
 
 impl Card {
     /// Reads BAR0 (without MSI-X, which is the slot's). What is not a register reads zero.

@@ -181,7 +181,7 @@ fn every_malformed_packet_is_refused_with_its_code() {
     assert_eq!(
         code(packet(0x0A, 0, [0; 5])),
         0x0101,
-        "INDIRECT is reserved"
+        "INDIRECT, and GRAPH is not accepted"
     );
     assert_eq!(code(packet(0xFF, 0, [0; 5])), 0x0101);
     assert_eq!(code(copy(DATA, DATA + 8, 16)), 0x010B, "overlap");

@@ -125,8 +125,13 @@ impl Bench {
 
     /// Queue 0, through its registers.
     pub fn queue_zero(&self, depth_log2: u32) -> Driver {
+        self.queue_zero_with(depth_log2, 3)
+    }
+
+    /// The same, with these features accepted.
+    pub fn queue_zero_with(&self, depth_log2: u32, features: u32) -> Driver {
         let driver = Self::place(0, depth_log2, 2);
-        self.write64(0x048, 3);
+        self.write64(0x048, features.into());
         self.write64(0x100, HOST + driver.ring);
         self.write64(0x108, HOST + driver.completion);
         self.write64(0x110, HOST + driver.errors);
