@@ -296,7 +296,7 @@ fn words(setup: &Setup) -> String {
             step.step,
             clean(&about)
         );
-        if step.state == State::Todo {
+        if step.state == State::Todo && !setup.performed {
             let lines = step.text.iter().flat_map(|text| text.lines());
             let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
             text.extend(lines.map(|line| format!("           + {}\n", clean(line))));

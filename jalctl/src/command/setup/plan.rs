@@ -70,16 +70,26 @@ pub fn steps(host: &Host, wishes: &Wishes) -> Vec<Step> {
             ]),
         ],
     );
+    // Where no udev runs, one that is started reads the rule by itself.
+    let rule = match host.has("run/udev/control") {
+        true => again(rule, here && has_shut_nodes(host)),
+        false => Step {
+            acts: Vec::new(),
+            later: Some("once udev runs"),
+            ..rule
+        },
+    };
     steps.push(rule);
     steps.push(Step {
         later: Some("at the next login"),
         ..file(&packaged::LIMITS, Vec::new())
     });
-    let tmpfiles = packaged::TMPFILES.place(&root).display().to_string();
-    steps.push(file(
+    let tmpfiles = packaged::TMPFILES.name;
+    let sockets = file(
         &packaged::TMPFILES,
-        vec![Act::run(&["systemd-tmpfiles", "--create", &tmpfiles])],
-    ));
+        vec![Act::run(&["systemd-tmpfiles", "--create", tmpfiles])],
+    );
+    steps.push(again(sockets, here && !host.has("run/jalapeno")));
     steps.extend(hugepages(host, &root, wishes));
     steps.extend(
         wishes
@@ -157,31 +167,40 @@ fn group(host: &Host, root: &Path, here: bool) -> Step {
     }
 }
 
+/// A step whose file is there, and does not count yet: then only its acts are to be done.
+fn again(step: Step, is_needed: bool) -> Step {
+    match (&step.standing, is_needed) {
+        (Standing::Done(_), true) => Step {
+            standing: Standing::Todo,
+            file: None,
+            ..step
+        },
+        _ => step,
+    }
+}
+
+/// Whether a card's node is not the group's, though the rule would make it so.
+fn has_shut_nodes(host: &Host) -> bool {
+    let nodes = host.cards().into_iter();
+    nodes
+        .flat_map(|card| [card.group_node, card.device_node])
+        .flatten()
+        .any(|node| node.group_name.as_deref() != Some(GROUP) || node.mode & 0o060 != 0o060)
+}
+
 /// The modules count as done only where they are loaded, too.
 fn modules(host: &Host, here: bool, step: Step) -> Step {
-    let names: Vec<&str> = packaged::MODULES_LOAD
-        .text
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .collect();
-    let missing = names
-        .iter()
-        .any(|name| host.module(name) != Presence::Loaded);
-    if !here || !missing {
-        return step;
-    }
+    let lines = packaged::MODULES_LOAD.text.lines();
+    let names: Vec<&str> = lines.filter(|line| !line.starts_with('#')).collect();
+    let missing = |name: &&str| host.module(name) != Presence::Loaded;
+    let is_needed = here && names.iter().any(missing);
     let mut load = vec!["modprobe", "-a"];
     load.extend(names);
-    let written = matches!(step.standing, Standing::Done(_));
-    Step {
-        standing: match step.standing {
-            Standing::Done(_) => Standing::Todo,
-            other => other,
-        },
-        file: step.file.filter(|_| !written),
+    let step = Step {
         acts: vec![Act::run(&load)],
         ..step
-    }
+    };
+    again(step, is_needed)
 }
 
 fn hugepages(host: &Host, root: &Path, wishes: &Wishes) -> Option<Step> {
