@@ -16,6 +16,7 @@ use crate::dma::HostMemory;
 use crate::error::{Error, Result};
 use crate::hbm::DeviceMemory;
 use crate::lane::Lane;
+use crate::named::{Graphs, Named};
 use crate::session::Core;
 use crate::units::DeviceAddr;
 
@@ -49,6 +50,9 @@ pub(crate) struct Buffers {
     host: Mutex<BTreeMap<u64, Weak<HostMemory>>>,
     /// Dropped while jobs used them.
     deferred: Mutex<Vec<Held>>,
+    /// Bytes of those that were not dropped, by address.
+    live: Mutex<BTreeMap<u64, u64>>,
+    graphs: Graphs,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -60,10 +64,39 @@ impl Buffers {
     pub(crate) fn adopt(&self, core: &Arc<Core>, memory: HostMemory) -> HostBuffer {
         let memory = Arc::new(memory);
         lock(&self.host).insert(memory.iova().0, Arc::downgrade(&memory));
+        lock(&self.live).insert(memory.iova().0, memory.bytes());
         HostBuffer {
             memory,
             core: Arc::clone(core),
         }
+    }
+
+    /// Makes device memory a buffer of the session.
+    pub(crate) fn adopt_device(&self, core: &Arc<Core>, memory: DeviceMemory) -> DeviceBuffer {
+        lock(&self.live).insert(memory.addr().0, memory.bytes());
+        DeviceBuffer {
+            memory: Arc::new(memory),
+            core: Arc::clone(core),
+        }
+    }
+
+    /// The buffer, address and bytes, that holds all of this range.
+    pub(crate) fn buffer_with(&self, start: u64, bytes: u64) -> Option<(u64, u64)> {
+        let live = lock(&self.live);
+        let (&addr, &length) = live.range(..=start).next_back()?;
+        let fits = start.checked_add(bytes)? <= addr.checked_add(length)?;
+        fits.then_some((addr, length))
+    }
+
+    /// Notes what the graph with this image names.
+    pub(crate) fn adopt_graph(&self, image: u64, named: &Arc<Named>) {
+        self.graphs.insert(image, named);
+    }
+
+    /// A buffer is dropped: graphs that name it run no more.
+    pub(crate) fn end(&self, addr: u64) {
+        lock(&self.live).remove(&addr);
+        self.graphs.spoil(addr);
     }
 
     /// Drops what was deferred and is not used any more.
@@ -86,6 +119,7 @@ impl Buffers {
     pub(crate) fn release(&self, held: Held) {
         if let Held::Host(memory) = &held {
             lock(&self.host).remove(&memory.iova().0);
+            self.graphs.forget(memory.iova().0);
         }
         drop(held);
     }
@@ -125,6 +159,7 @@ impl Buffers {
                 let length = b & 0xFFFF_FFFF;
                 hit(a, length) || self.operands_name(a, length, &hit)
             }
+            Some(Opcode::Indirect) => hit(a, b & 0xFFFF_FFFF) || self.graphs.names(a, &hit),
             _ => false,
         }
     }
@@ -230,13 +265,6 @@ pub struct DeviceBuffer {
 }
 
 impl DeviceBuffer {
-    pub(crate) fn new(core: &Arc<Core>, memory: DeviceMemory) -> Self {
-        Self {
-            memory: Arc::new(memory),
-            core: Arc::clone(core),
-        }
-    }
-
     /// As packets name it.
     #[must_use]
     pub fn address(&self) -> DeviceAddr {

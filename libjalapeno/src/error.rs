@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use jalapeno_hw::faults::{Action, FaultCode, FaultRecord, Scope};
+use jalapeno_hw::packets::Opcode;
 
 /// The library's result.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -101,6 +102,10 @@ impl std::fmt::Display for Fault {
         }
         if self.record.address != 0 {
             write!(f, " (address {:#x})", self.record.address)?;
+        }
+        let inside = self.record.detail[3];
+        if inside != 0 && self.record.opcode != Opcode::Indirect.code() {
+            write!(f, " (packet {} of its graph, from 0)", inside - 1)?;
         }
         Ok(())
     }

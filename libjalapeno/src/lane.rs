@@ -50,6 +50,8 @@ pub(crate) struct Identity {
     pub(crate) number: u32,
     /// The device's generation.
     pub(crate) generation: u64,
+    /// The mark of the session it belongs to; 0: of none.
+    pub(crate) session: u64,
     /// Whether completions are delivered one by one.
     pub(crate) delivers: bool,
 }

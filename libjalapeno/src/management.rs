@@ -151,6 +151,7 @@ impl Manager {
             });
         }
         let identity = Identity {
+            session: 0,
             number: 0,
             generation,
             delivers: false,

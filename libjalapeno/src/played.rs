@@ -160,6 +160,7 @@ pub(crate) fn play(depth_log2: u32, errors_log2: u32, delivers: bool) -> (Queue,
     let bar = Arc::new(Bar::open(&transport, 2, bytes, true).unwrap());
     let asked = Arc::new(Asked::default());
     let identity = Identity {
+        session: 0,
         number: NUMBER,
         generation: GENERATION,
         delivers,

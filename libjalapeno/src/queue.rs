@@ -26,6 +26,8 @@ pub struct Queue {
     /// Free slots that were found before; `lane` keeps them.
     stretch: Stretch,
     lane: Way,
+    /// The lane's, at hand.
+    session: u64,
     completions: Completions,
     /// Lets the device forget the queue; runs after the lane ended.
     keeper: Option<Box<dyn Keeper>>,
@@ -45,6 +47,7 @@ impl Queue {
             // SAFETY: the first one, of an empty ring; `self` keeps the lane with its rings.
             stretch: unsafe { lane.rings().stretch(0, lane.rings().depth()) },
             completions: Completions::new(Arc::clone(&lane), waker),
+            session: lane.identity().session,
             lane: Way::new(lane),
             keeper,
         }
@@ -54,6 +57,12 @@ impl Queue {
     #[must_use]
     pub fn number(&self) -> u32 {
         self.lane.identity().number
+    }
+
+    /// The mark of the session it belongs to.
+    #[inline(always)]
+    pub(crate) fn session(&self) -> u64 {
+        self.session
     }
 
     /// Packets that its ring holds.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::fence::Fence;
 use crate::lane::{Identity, Lane};
 use crate::ledger::End;
 use crate::management::{self, Manager};
+use crate::named::Named;
 use crate::queue::{Keeper, Queue};
 use crate::transport::Protection;
 use crate::units::Ticks;
@@ -76,7 +77,12 @@ pub(crate) struct Core {
     /// Queues that the device may still know, though they are closed.
     kept: Mutex<Vec<Arc<Lane>>>,
     device: Arc<Device>,
+    /// Tells it from every other session of this process.
+    mark: u64,
 }
+
+/// The mark of the next session.
+static NEXT_MARK: AtomicU64 = AtomicU64::new(1);
 
 /// A client's context on a device: memory, queues, fences. Thread-safe, cheap to clone. What is
 /// made from it keeps it alive.
@@ -108,6 +114,7 @@ impl Session {
             buffers: Buffers::default(),
             kept: Mutex::default(),
             device: Arc::clone(device),
+            mark: NEXT_MARK.fetch_add(1, Ordering::Relaxed),
         });
         let user: Weak<dyn Generational> = Arc::<Core>::downgrade(&core);
         device.tell(user);
@@ -159,7 +166,11 @@ impl Session {
     pub fn device_memory(&self, bytes: u64) -> Result<DeviceBuffer> {
         self.core.sweep();
         let memory = self.core.device.hbm()?.allocate(bytes)?;
-        Ok(DeviceBuffer::new(&self.core, memory))
+        Ok(self.core.buffers.adopt_device(&self.core, memory))
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
     }
 
     /// An in-order queue.
@@ -199,6 +210,7 @@ impl Session {
         let identity = Identity {
             number: number.number,
             generation: core.manager.generation(),
+            session: core.mark,
             delivers: options.delivery == Delivery::Each,
         };
         let doorbell = core.device.doorbell(number.number)?;
@@ -282,9 +294,25 @@ impl Core {
         &self.device
     }
 
-    /// Frees memory, or keeps it while a job uses it.
+    /// Tells the session from every other one of this process.
+    pub(crate) fn mark(&self) -> u64 {
+        self.mark
+    }
+
+    /// The buffer, address and bytes, that holds all of this range.
+    pub(crate) fn buffer_with(&self, start: u64, bytes: u64) -> Option<(u64, u64)> {
+        self.buffers.buffer_with(start, bytes)
+    }
+
+    /// Notes what the graph with this image names.
+    pub(crate) fn adopt_graph(&self, image: u64, named: &Arc<Named>) {
+        self.buffers.adopt_graph(image, named);
+    }
+
+    /// Frees memory, or keeps it while a job uses it. Graphs that name it run no more.
     pub(crate) fn let_go(&self, held: Held) {
         let (addr, bytes) = held.range();
+        self.buffers.end(addr);
         if self.device.check().is_ok() && self.names(addr, bytes) {
             self.buffers.defer(held);
         } else {

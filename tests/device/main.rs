@@ -5,6 +5,7 @@ mod cell;
 mod copy;
 mod faults;
 mod fence;
+mod graph;
 mod host;
 mod management;
 mod mappings;

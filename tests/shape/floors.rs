@@ -27,7 +27,15 @@ const LIBRARY: House = House {
             "queue",
         ],
         &["device", "discover", "telemetry"],
-        &["management", "buffer", "fence", "session", "transfer"],
+        &[
+            "management",
+            "buffer",
+            "fence",
+            "graph",
+            "named",
+            "session",
+            "transfer",
+        ],
     ],
     tests: &["played", "queue_cost", "queue_stories"],
 };
