@@ -143,6 +143,16 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
+    /// A card could not be given to a driver, or back.
+    #[error("{what}")]
+    Binding {
+        /// The kind of error.
+        code: Code,
+        /// What was tried, why it failed, and how the card was left.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
     /// Somebody else holds the device.
     #[error("{on} is in use{}", holder.map_or(String::new(), |pid| format!(" by process {pid}")))]
     Busy {
@@ -254,6 +264,7 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::Io { .. } => Code::Io,
+            Self::Binding { code, .. } => *code,
             Self::NotFound { .. } => Code::NotFound,
             Self::Permission { .. } => Code::Permission,
             Self::Busy { .. } | Self::InUse { .. } => Code::Busy,
@@ -328,7 +339,9 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         Some(match self {
-            Self::Permission { hint, .. } | Self::Memory { hint, .. } => hint.clone().into(),
+            Self::Permission { hint, .. }
+            | Self::Memory { hint, .. }
+            | Self::Binding { hint, .. } => hint.clone().into(),
             Self::NotFound { .. } => "jalctl list shows the devices there are; \
                 JALAPENO_DEVICES=vfio-user:PATH adds an emulated one"
                 .into(),

@@ -18,6 +18,7 @@ mod memlock;
 mod module;
 mod names;
 mod node;
+mod process;
 mod user;
 mod window;
 
@@ -28,6 +29,7 @@ pub use memlock::Memlock;
 pub use module::Presence;
 pub use names::{Group, group_named};
 pub use node::Node;
+pub use process::Process;
 pub use user::User;
 pub use window::Window;
 

@@ -1,7 +1,7 @@
 //! Userspace driver library for the Jalapeño LLM inference accelerator.
 //!
 //! Floors, from the ground up; a file uses only what lies below it:
-//! `hw`, `wire` (crates of their own) · `error` `units` `fork` `pci` · `transport` · `mmio` `order` `dma`
+//! `hw`, `wire` (crates of their own) · `error` `units` `fork` `pci` `host` `binding` · `transport` · `mmio` `order` `dma`
 //! `hbm` `irq` `clock` `capabilities` · `ring` `queue` · `device` `session` `transfer` `telemetry`
 //! `discover`.
 //!
@@ -11,6 +11,7 @@
 #![doc = include_str!("../examples/copy.rs")]
 //! ```
 
+pub mod binding;
 pub mod buffer;
 pub mod capabilities;
 pub mod clock;

@@ -128,6 +128,13 @@ impl Function {
         self.link_name("driver")
     }
 
+    /// The only driver that may have it, where one is chosen.
+    #[must_use]
+    pub fn driver_override(&self) -> Option<String> {
+        let word = self.text("driver_override")?;
+        (!word.is_empty() && word != "(null)").then_some(word)
+    }
+
     /// Whether its driver gives it to user space. Kernels before 6.1 do not say so; there the
     /// drivers' names are known.
     #[must_use]

@@ -13,7 +13,7 @@ struct House {
 const LIBRARY: House = House {
     folder: "libjalapeno/src/",
     floors: &[
-        &["error", "units", "order", "fork", "pci", "host"],
+        &["error", "units", "order", "fork", "pci", "host", "binding"],
         &["transport"],
         &["mmio", "dma", "hbm", "irq", "clock", "capabilities"],
         &[
