@@ -6,6 +6,7 @@ use crate::exit::{ALL, Exit, Problem};
 use crate::output::Format;
 
 mod bench;
+mod bind;
 mod completions;
 mod doctor;
 mod emulate;
@@ -14,9 +15,11 @@ mod explain;
 mod health;
 mod info;
 mod list;
+mod ps;
 mod regs;
 mod reset;
 mod setup;
+mod topo;
 
 /// Finds, watches, tests and resets Jalapeño cards.
 ///
@@ -56,6 +59,8 @@ pub struct Form {
 enum Command {
     List(list::Arguments),
     Info(info::Arguments),
+    Topo(topo::Arguments),
+    Ps(ps::Arguments),
     Health(health::Arguments),
     Doctor(doctor::Arguments),
     Events(events::Arguments),
@@ -64,6 +69,8 @@ enum Command {
     Bench(bench::Arguments),
     Reset(reset::Arguments),
     Setup(setup::Arguments),
+    Bind(bind::Bind),
+    Unbind(bind::Unbind),
     Emulate(emulate::Arguments),
     Completions(completions::Arguments),
     Man(completions::Manual),
@@ -80,6 +87,10 @@ impl Cli {
         match self.command {
             Command::List(arguments) => list::run(&arguments),
             Command::Info(arguments) => info::run(&arguments),
+            Command::Topo(arguments) => topo::run(&arguments),
+            Command::Ps(arguments) => ps::run(&arguments),
+            Command::Bind(arguments) => bind::bind(&arguments),
+            Command::Unbind(arguments) => bind::unbind(&arguments),
             Command::Health(arguments) => health::run(&arguments),
             Command::Doctor(arguments) => doctor::run(&arguments),
             Command::Events(arguments) => events::run(&arguments),

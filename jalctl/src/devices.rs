@@ -30,6 +30,36 @@ pub fn chosen(names: &[String]) -> Result<Vec<String>, Problem> {
     names.iter().map(|name| resolve(name, &found)).collect()
 }
 
+/// As [`chosen`], with the UUIDs of those that told theirs.
+pub fn chosen_with_uuids(names: &[String]) -> Result<Vec<(String, Option<String>)>, Problem> {
+    let found = discover::list();
+    let uuid = |name: &str| {
+        let of = found.iter().find(|device| device.name == name)?.uuid?;
+        Some(of.to_string())
+    };
+    let chosen: Vec<String> = match names {
+        [] if found.is_empty() => return Err(none()),
+        [] => found.iter().map(|device| device.name.clone()).collect(),
+        names => names
+            .iter()
+            .map(|name| resolve(name, &found))
+            .collect::<Result<_, _>>()?,
+    };
+    let with = |name: String| {
+        let uuid = uuid(&name);
+        (name, uuid)
+    };
+    Ok(chosen.into_iter().map(with).collect())
+}
+
+/// The devices that were named, or the only one there is: for commands that change something.
+pub fn to_change(names: &[String]) -> Result<Vec<String>, Problem> {
+    match names {
+        [] => only(names).map(|name| vec![name]),
+        names => chosen(names),
+    }
+}
+
 /// The one device that was named, or the only one there is.
 pub fn only(names: &[String]) -> Result<String, Problem> {
     match names {

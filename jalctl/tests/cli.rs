@@ -85,9 +85,11 @@ fn transcripts() {
     assert!(files >= 8, "only {files} transcripts");
 }
 
-const REPORTS: [&[&str]; 8] = [
+const REPORTS: [&[&str]; 10] = [
     &["list"],
     &["info"],
+    &["topo"],
+    &["ps"],
     &["health"],
     &["events"],
     &["explain"],
@@ -96,6 +98,80 @@ const REPORTS: [&[&str]; 8] = [
     &["bench", "--duration", "0.01"],
 ];
 
+/// What holds a command's reports against its committed schema, which is the one that it prints.
+fn committed(command: &str) -> jsonschema::Validator {
+    let schema = jalctl("", &[command, "--schema"]);
+    assert_eq!(code(&schema), 0, "{command}");
+    let path = folder().join("schemas").join(format!("{command}.json"));
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("schemas");
+        std::fs::write(&path, &schema.stdout).expect("blessed");
+    }
+    let committed = std::fs::read_to_string(&path).expect("a committed schema");
+    assert_eq!(
+        text(&schema.stdout),
+        committed,
+        "{}: additions only, then BLESS=1",
+        path.display()
+    );
+    let schema: Value = serde_json::from_str(&committed).expect("JSON");
+    jsonschema::validator_for(&schema).expect("a schema")
+}
+
+#[test]
+fn an_emulated_card_has_no_driver_to_be_bound_to() {
+    let board = board();
+    let device = name(&board);
+    for command in ["bind", "unbind"] {
+        let validator = committed(command);
+        for more in [&["--plan"][..], &[]] {
+            let output = jalctl(&device, &[&[command, "-o", "json"], more].concat());
+            assert_eq!(code(&output), 12, "{}", text(&output.stderr));
+            let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            assert!(validator.is_valid(&document), "{document}");
+            let problem = &document["devices"][0]["problem"];
+            assert!(problem["hint"].is_string(), "{problem}");
+            let words = problem["message"].as_str().expect("words");
+            assert!(words.contains("not on the PCI bus"), "{words}");
+        }
+    }
+    assert_eq!(code(&jalctl(&device, &["bind", "--driver", "nvme"])), 2);
+    let both = ["bind", "--recorded", "--persist"];
+    assert_eq!(code(&jalctl(&device, &both)), 2);
+}
+
+#[test]
+fn ps_names_owner_and_observer_and_is_none_of_them() {
+    let board = board();
+    let device = name(&board);
+    let ask = || {
+        let output = jalctl(&device, &["ps", "-o", "json"]);
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        report["devices"][0]["ps"].clone()
+    };
+    assert_eq!(ask()["holders"], serde_json::json!([]));
+    // One who wants nobody to watch is named all the same.
+    let owner = Device::open(&device, Role::Exclusive).expect("a card");
+    let told = ask();
+    let process = &told["holders"][0];
+    assert_eq!(process["pid"], std::process::id());
+    assert_eq!(process["way"], "owner");
+    assert_eq!(told["hidden_processes"], 0);
+    let begun = process["started_unix_seconds"].as_u64().expect("a time");
+    let now = std::time::SystemTime::now();
+    let now = now.duration_since(std::time::UNIX_EPOCH).expect("a clock");
+    assert!(begun <= now.as_secs() + 1 && begun + 3600 > now.as_secs());
+    let line = process["command_line"].as_str().expect("a command line");
+    assert!(line.contains("cli"), "{line}");
+    drop(owner);
+    let watcher = Device::open(&device, Role::Observe).expect("a card");
+    let told = ask();
+    assert_eq!(told["holders"][0]["way"], "observer");
+    assert_eq!(told["holders"].as_array().expect("holders").len(), 1);
+    drop(watcher);
+}
+
 #[test]
 fn every_report_is_as_its_committed_schema_says() {
     let board = board();
@@ -103,22 +179,7 @@ fn every_report_is_as_its_committed_schema_says() {
     // A fault, so that there is an event.
     fail_a_job(&device);
     for report in REPORTS {
-        let schema = jalctl(&device, &[report[0], "--schema"]);
-        assert_eq!(code(&schema), 0, "{report:?}");
-        let path = folder().join("schemas").join(format!("{}.json", report[0]));
-        if std::env::var_os("BLESS").is_some() {
-            std::fs::create_dir_all(path.parent().expect("a folder")).expect("schemas");
-            std::fs::write(&path, &schema.stdout).expect("blessed");
-        }
-        let committed = std::fs::read_to_string(&path).expect("a committed schema");
-        assert_eq!(
-            text(&schema.stdout),
-            committed,
-            "{}: additions only, then BLESS=1",
-            path.display()
-        );
-        let schema: Value = serde_json::from_str(&committed).expect("JSON");
-        let validator = jsonschema::validator_for(&schema).expect("a schema");
+        let validator = committed(report[0]);
         let json = |form| [report, &["-o", form]].concat();
         let output = jalctl(&device, &json("json"));
         let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -151,7 +212,15 @@ fn a_device_in_use_is_read_and_its_holder_named() {
     let board = board();
     let device = name(&board);
     let owner = Device::open(&device, Role::Compute).expect("a card");
-    for report in [["list"], ["info"], ["health"], ["events"], ["regs"]] {
+    for report in [
+        ["list"],
+        ["info"],
+        ["topo"],
+        ["ps"],
+        ["health"],
+        ["events"],
+        ["regs"],
+    ] {
         assert_eq!(code(&jalctl(&device, &report)), 0, "{report:?}");
     }
     let pid = std::process::id().to_string();
@@ -202,6 +271,13 @@ fn mistakes_have_their_own_exit_codes_and_a_hint() {
     for (devices, arguments, wanted) in [
         (gone, &["info"][..], 3),
         (gone, &["list"], 3),
+        (gone, &["ps"], 3),
+        ("", &["topo"], 3),
+        ("", &["bind"], 3),
+        (&device, &["bind", "-d", "ffff:fe:1d.7"], 3),
+        (&device, &["unbind", "-d", "ffff:fe:1d.7"], 3),
+        (&device, &["bind", "--recorded", "-d", "ffff:fe:1d.7"], 3),
+        (&device, &["topo", "-d", "ffff:fe:1d.7"], 3),
         ("", &["info"], 3),
         (&device, &["info", "-d", "7"], 3),
         (&device, &["info", "-d", "no-such-name"], 3),

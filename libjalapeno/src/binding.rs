@@ -72,6 +72,21 @@ impl Default for Bindings {
     }
 }
 
+/// Looks at this machine.
+impl Bindings {
+    /// Whether there is a PCI function at an address.
+    #[must_use]
+    pub fn is_there(address: &str) -> bool {
+        Root::default().function(address).is_there()
+    }
+
+    /// The driver that a PCI function has.
+    #[must_use]
+    pub fn driver_of(address: &str) -> Option<String> {
+        Root::default().function(address).driver()
+    }
+}
+
 /// An error in words, with what to do.
 fn refused(code: Code, what: String, hint: impl Into<String>) -> Error {
     let hint = hint.into();

@@ -1,9 +1,9 @@
 //! Userspace driver library for the Jalapeño LLM inference accelerator.
 //!
 //! Floors, from the ground up; a file uses only what lies below it:
-//! `hw`, `wire` (crates of their own) · `error` `units` `fork` `pci` `host` `binding` · `transport` · `mmio` `order` `dma`
-//! `hbm` `irq` `clock` `capabilities` · `ring` `queue` · `device` `session` `transfer` `telemetry`
-//! `discover`.
+//! `hw`, `wire` (crates of their own) · `error` `units` `fork` `pci` `host` `binding` · `transport` ·
+//! `mmio` `order` `dma` `hbm` `irq` `clock` `capabilities` · `ring` `queue` · `device` `session` `transfer` `telemetry`
+//! `discover` `holders`.
 //!
 //! The smallest whole program (`examples/copy.rs`):
 //!
@@ -26,6 +26,7 @@ pub mod fence;
 mod fork;
 pub mod graph;
 pub mod hbm;
+pub mod holders;
 pub mod host;
 pub mod irq;
 mod lane;

@@ -5,9 +5,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod distance;
 mod holder;
 
-pub use holder::holders;
+pub use distance::Distance;
+pub use holder::{Seen, holders, look};
 
 /// Where the kernel's files are: of this machine, or a tree that a test plays.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,6 +226,17 @@ impl Function {
         }
     }
 
+    /// The bridges that it is behind, the root port first, the nearest last.
+    #[must_use]
+    pub fn upstream(&self) -> Vec<Self> {
+        let whole = fs::canonicalize(&self.path).unwrap_or_default();
+        let names = whole.iter().filter_map(|name| name.to_str());
+        names
+            .filter(|name| is_address(name) && **name != *self.address)
+            .map(|address| self.root.function(address))
+            .collect()
+    }
+
     /// The node of its group: `/dev/vfio/7`.
     #[must_use]
     pub fn group_node(&self) -> Option<PathBuf> {
@@ -246,15 +259,17 @@ impl Function {
         has_node.then(|| self.root.file("dev/vfio/devices").join(name))
     }
 
+    /// The nodes that open it.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<PathBuf> {
+        let group = self.group_node().into_iter();
+        group.chain(self.device_node()).collect()
+    }
+
     /// The processes that have it open, as far as /proc lets this one see.
     #[must_use]
     pub fn holders(&self) -> Vec<u32> {
-        let nodes: Vec<PathBuf> = self
-            .group_node()
-            .into_iter()
-            .chain(self.device_node())
-            .collect();
-        holders(&self.root, &nodes)
+        holders(&self.root, &self.nodes())
     }
 }
 

@@ -26,7 +26,7 @@ const LIBRARY: House = House {
             "completions",
             "queue",
         ],
-        &["device", "discover", "telemetry"],
+        &["device", "discover", "holders", "telemetry"],
         &[
             "management",
             "buffer",

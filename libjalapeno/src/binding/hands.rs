@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn two_that_bind_wait_for_each_other() {
         let machine = Machine::new();
-        let folder = machine.path.join("run/jalapeno/bindings");
+        let folder = machine.path.join("run/jalapeno-bindings");
         let first = lock(&folder).unwrap();
         let other = folder.clone();
         let begin = Instant::now();

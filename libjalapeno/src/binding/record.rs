@@ -1,7 +1,8 @@
 //! A record of a binding: to which driver a card was given, and what it had before.
 //!
-//! A file a card, named by its address, of lines `key=value`. In `/run/jalapeno/bindings`: what was
-//! before, for as long as the kernel itself remembers the binding, that is until a reboot. In
+//! A file a card, named by its address, of lines `key=value`. In `/run/jalapeno-bindings`: what was
+//! before, for as long as the kernel itself remembers the binding, that is until a reboot. (Not below
+//! `/run/jalapeno`, into which the group jalapeno may write: these are believed by root.) In
 //! `/etc/jalapeno/bindings`: what shall be again after one.
 
 use std::io;
@@ -29,7 +30,7 @@ pub struct Before {
 
 /// Where the record is that ends with this boot.
 pub(super) fn of_this_boot(root: &Root, address: &str) -> PathBuf {
-    root.file("run/jalapeno/bindings").join(address)
+    root.file("run/jalapeno-bindings").join(address)
 }
 
 /// Where the record is that outlives a reboot.

@@ -143,7 +143,7 @@ fn state(card: &Function) -> (Option<String>, Option<String>, Vec<String>) {
         let path = card.root().file(folder).join(&card.address);
         fs::read_to_string(path).ok()
     };
-    let folders = ["run/jalapeno/bindings", "etc/jalapeno/bindings"];
+    let folders = ["run/jalapeno-bindings", "etc/jalapeno/bindings"];
     let records = folders.into_iter().filter_map(record).collect();
     (card.driver(), card.driver_override(), records)
 }
@@ -447,7 +447,7 @@ fn records_that_are_no_records_and_cards_that_are_away() {
     let (desk, _) = bindings(&machine, Mishap::None);
     desk.bind(CARD, &lasting()).unwrap();
     let lasting_file = machine.path.join("etc/jalapeno/bindings").join(CARD);
-    let passing = machine.path.join("run/jalapeno/bindings").join(CARD);
+    let passing = machine.path.join("run/jalapeno-bindings").join(CARD);
     machine.write(
         "etc/jalapeno/bindings/README",
         "not an address, not a record",
@@ -480,7 +480,7 @@ fn a_plan_reads_as_the_commands_that_do_the_same() {
         [
             format!("record it in {here}/etc/jalapeno/bindings/{CARD}"),
             "modprobe vfio-pci".to_owned(),
-            format!("record it in {here}/run/jalapeno/bindings/{CARD}"),
+            format!("record it in {here}/run/jalapeno-bindings/{CARD}"),
             format!("echo {CARD} > {here}/sys/bus/pci/drivers/nvme/unbind"),
             format!("echo vfio-pci > {here}/sys/bus/pci/devices/{CARD}/driver_override"),
             format!("echo {CARD} > {here}/sys/bus/pci/drivers/vfio-pci/bind"),

@@ -69,6 +69,17 @@ impl Machine {
         self.root.function(address)
     }
 
+    /// Moves a function behind bridges, the root port first, as sysfs has them: in each other.
+    pub(crate) fn behind(&self, function: &Function, bridges: &[&str]) -> Function {
+        let mut place = self.path.join("sys/devices/pci0000:00");
+        place.extend(bridges);
+        fs::create_dir_all(&place).unwrap();
+        place.push(&function.address);
+        fs::rename(function.path(), &place).unwrap();
+        symlink(&place, function.path()).unwrap();
+        self.root.function(&function.address)
+    }
+
     /// A process with a file open.
     pub(crate) fn process(&self, pid: u32, open: &Path) {
         let folder = self.path.join(format!("proc/{pid}/fd"));

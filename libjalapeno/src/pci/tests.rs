@@ -114,3 +114,75 @@ fn only_an_address_looks_like_one() {
         assert!(!is_address(name), "{name}");
     }
 }
+
+#[test]
+fn bridges_above_a_function_tell_how_far_two_are_apart() {
+    let machine = Machine::new();
+    let card = |address: &str, bridges: &[&str], node: &str| {
+        let card = machine.function(address, OURS, None, None);
+        machine.write(format!("sys/bus/pci/devices/{address}/numa_node"), node);
+        machine.behind(&card, bridges)
+    };
+    let switch = ["0000:00:01.0", "0000:01:00.0"];
+    let one = card(
+        "0000:03:00.0",
+        &[&switch[..], &["0000:02:00.0"]].concat(),
+        "0",
+    );
+    let near = card(
+        "0000:04:00.0",
+        &[&switch[..], &["0000:02:01.0"]].concat(),
+        "0",
+    );
+    let port = card("0000:01:00.1", &["0000:00:01.0"], "0");
+    let node = card("0000:05:00.0", &["0000:00:02.0"], "0");
+    let far = card("0000:81:00.0", &["0000:80:01.0"], "1");
+    let whole = machine.function("0000:00:05.0", OURS, None, None);
+    let names = |function: &Function| -> Vec<String> {
+        let bridges = function.upstream().into_iter();
+        bridges.map(|bridge| bridge.address).collect()
+    };
+    assert_eq!(
+        names(&one),
+        ["0000:00:01.0", "0000:01:00.0", "0000:02:00.0"]
+    );
+    assert!(names(&whole).is_empty() && machine.root.function("gone").upstream().is_empty());
+    for (other, distance) in [
+        (&one, Distance::Itself),
+        (&near, Distance::Switch),
+        (&port, Distance::RootPort),
+        (&node, Distance::NumaNode),
+        (&far, Distance::Across),
+        (&whole, Distance::Across),
+    ] {
+        assert_eq!(
+            Distance::between(&one, other),
+            distance,
+            "{}",
+            other.address
+        );
+        assert_eq!(
+            Distance::between(other, &one),
+            distance,
+            "{}",
+            other.address
+        );
+    }
+}
+
+#[test]
+fn who_has_which_node_open_is_told_apart() {
+    let machine = Machine::new();
+    let (group, node) = (
+        machine.path.join("dev/vfio/7"),
+        machine.path.join("dev/vfio/devices/vfio3"),
+    );
+    machine.process(41, &group);
+    machine.process(9, &node);
+    std::os::unix::fs::symlink(&group, machine.path.join("proc/9/fd/8")).unwrap();
+    std::os::unix::fs::symlink(&group, machine.path.join("proc/9/fd/9")).unwrap();
+    machine.write("proc/77/comm", "it has ended and has no descriptors\n");
+    let seen = look(&machine.root, &[group.clone(), node.clone()]);
+    let expected = [(9, vec![group.clone(), node]), (41, vec![group])];
+    assert_eq!((&seen.holders[..], seen.hidden), (&expected[..], 0));
+}

@@ -15,7 +15,7 @@ use zerocopy::{FromBytes, IntoBytes};
 mod greeting;
 mod socket;
 
-use greeting::{greet, holder};
+use greeting::greet;
 use socket::{Failure, Reply, Socket};
 
 use super::region;
@@ -33,6 +33,24 @@ pub enum Role {
     Exclusive,
     /// A reader beside an owner.
     Observer,
+}
+
+/// The processes that are connected to a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Clients {
+    /// The one that owns it.
+    pub owner: Option<u32>,
+    /// Those that watch, by number.
+    pub observers: Vec<u32>,
+}
+
+/// Who is connected to the device behind the socket at `path`. Takes no role there, so it works
+/// beside whoever owns it.
+///
+/// # Errors
+/// `NotFound`: nothing serves there. `Permission`.
+pub fn clients(path: &Path) -> Result<Clients> {
+    greeting::clients(path)
 }
 
 /// Longest that the owner's traces may outlive its process.
@@ -78,7 +96,7 @@ impl User {
                 Err(Error::Busy { on, .. }) => on,
                 other => return other,
             };
-            let holder = holder(path);
+            let holder = clients(path).ok().and_then(|clients| clients.owner);
             let patience = match holder {
                 Some(pid) if is_running(pid) => Duration::ZERO,
                 Some(_) => EXIT_TIME,
@@ -108,7 +126,7 @@ impl User {
                 page_bytes: 4096,
                 needs_file: true,
                 pins: false,
-                owner_pid: greeting.owner,
+                owner_pid: greeting.clients.owner,
             },
             name,
             owns: role != Role::Observer,

@@ -144,12 +144,12 @@ impl Client {
         let greeting = Greeting::read(self.receiver.body(message))?;
         let roles = &self.shared.roles;
         let Some(role) = greeting.role else {
-            return Ok(greeting.answer(roles.owner_pid()));
+            return Ok(greeting.answer(&roles.clients()));
         };
         let seat = roles.take(self.pid, role).ok_or(Errno::EBUSY)?;
         let page = self.shared.function.page().map_err(|_| Errno::ENOMEM)?;
         let asking = Asking::new(self.stream.clone(), self.sending.clone(), greeting.transfer);
-        let answer = greeting.answer(roles.owner_pid());
+        let answer = greeting.answer(&roles.clients());
         let session = Session::new(Arc::new(asking), seat, page, self.shared.clone());
         self.receiver.greeted(if session.owns() {
             MESSAGE_MAX

@@ -5,7 +5,7 @@ use nix::errno::Errno;
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, parse};
-use crate::role::Role;
+use crate::role::{Clients, Role};
 use crate::stream::{FDS_MAX, TRANSFER_MAX};
 
 /// Regions a client is told it may map: the most that QEMU 11.1 believes. More are taken.
@@ -53,7 +53,7 @@ impl Greeting {
 
     /// Answers it.
     #[must_use]
-    pub fn answer(&self, owner: Option<u32>) -> Answer {
+    pub fn answer(&self, clients: &Clients) -> Answer {
         let mut capabilities = json!({
             "max_msg_fds": FDS_MAX,
             "max_data_xfer_size": TRANSFER_MAX,
@@ -61,7 +61,10 @@ impl Greeting {
             "pgsizes": crate::dma::PAGE,
         });
         if self.ours {
-            capabilities["jalapeno"] = json!({ "owner_pid": owner });
+            capabilities["jalapeno"] = json!({
+                "owner_pid": clients.owner,
+                "observer_pids": clients.observers,
+            });
         }
         let mut text = json!({ "capabilities": capabilities })
             .to_string()

@@ -27,7 +27,7 @@ impl Role {
 #[derive(Debug, Default)]
 struct Taken {
     owner: Option<(u32, Role)>,
-    observers: usize,
+    observers: Vec<u32>,
 }
 
 /// Who has which role at a card.
@@ -42,7 +42,17 @@ pub struct Roles {
 #[derive(Debug)]
 pub struct Seat {
     roles: Arc<Roles>,
+    pid: u32,
     role: Role,
+}
+
+/// The processes that have a role at a card.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Clients {
+    /// The owner's.
+    pub owner: Option<u32>,
+    /// The observers', one for each connection.
+    pub observers: Vec<u32>,
 }
 
 impl Roles {
@@ -63,21 +73,28 @@ impl Roles {
         let exclusive = matches!(taken.owner, Some((_, Role::Exclusive)));
         match role {
             Role::Observer if exclusive => return None,
-            Role::Observer => taken.observers += 1,
-            Role::Exclusive if taken.owner.is_some() || taken.observers > 0 => return None,
+            Role::Observer => taken.observers.push(pid),
+            Role::Exclusive if taken.owner.is_some() || !taken.observers.is_empty() => {
+                return None;
+            }
             Role::Owner if taken.owner.is_some() => return None,
             Role::Owner | Role::Exclusive => taken.owner = Some((pid, role)),
         }
         Some(Seat {
             roles: self.clone(),
+            pid,
             role,
         })
     }
 
-    /// The owner's process.
+    /// Who has a role.
     #[must_use]
-    pub fn owner_pid(&self) -> Option<u32> {
-        self.taken().owner.map(|(pid, _)| pid)
+    pub fn clients(&self) -> Clients {
+        let taken = self.taken();
+        Clients {
+            owner: taken.owner.map(|(pid, _)| pid),
+            observers: taken.observers.clone(),
+        }
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -103,7 +120,10 @@ impl Drop for Seat {
         }
         let mut taken = roles.taken();
         match self.role {
-            Role::Observer => taken.observers = taken.observers.saturating_sub(1),
+            Role::Observer => {
+                let ours = taken.observers.iter().position(|&pid| pid == self.pid);
+                ours.map(|at| taken.observers.swap_remove(at));
+            }
             Role::Owner | Role::Exclusive => taken.owner = None,
         }
     }

@@ -6,7 +6,7 @@ use jalapeno_wire as wire;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::socket::{Failure, Socket};
-use super::{Role, refused};
+use super::{Clients, Role, connect_error, refused};
 use crate::error::{Error, Result};
 
 /// What the server grants.
@@ -16,8 +16,8 @@ pub(super) struct Greeting {
     pub(super) maps_max: usize,
     /// Bytes of a region access.
     pub(super) transfer_max: usize,
-    /// The owner's process, where the server says it.
-    pub(super) owner: Option<u32>,
+    /// Who is connected, where the server says it.
+    pub(super) clients: Clients,
 }
 
 /// Greets as `role`. An owner asks for nothing of ours unless it wants to be alone.
@@ -99,16 +99,38 @@ fn parse(body: &[u8], name: &str) -> Result<Greeting> {
         transfer_max: number("max_data_xfer_size")
             .unwrap_or(1 << 20)
             .clamp(8, 1 << 20),
-        owner: value["capabilities"]["jalapeno"]["owner_pid"]
-            .as_u64()
-            .and_then(|pid| u32::try_from(pid).ok())
-            .filter(|&pid| pid != 0),
+        clients: clients_in(&value["capabilities"]["jalapeno"]),
     })
 }
 
-/// Who owns a device that refused us: whoever asks is told.
-pub(super) fn holder(path: &Path) -> Option<u32> {
-    let mut socket = Socket::connect(path).ok()?;
+/// Most observers of one device that are listed: its server is not trusted with our memory.
+const OBSERVERS_MAX: usize = 1024;
+
+fn clients_in(ours: &serde_json::Value) -> Clients {
+    // The server names a process that it cannot see 0.
+    let pid = |value: &serde_json::Value| {
+        let number = value.as_u64().and_then(|pid| u32::try_from(pid).ok());
+        number.filter(|&pid| pid != 0)
+    };
+    let observers = ours["observer_pids"].as_array();
+    let mut observers: Vec<u32> = observers
+        .into_iter()
+        .flatten()
+        .take(OBSERVERS_MAX)
+        .filter_map(pid)
+        .collect();
+    observers.sort_unstable();
+    observers.dedup();
+    Clients {
+        owner: pid(&ours["owner_pid"]),
+        observers,
+    }
+}
+
+/// Who is connected to a device: whoever asks is told, and takes no role by it.
+pub(super) fn clients(path: &Path) -> Result<Clients> {
+    let name = path.display().to_string();
+    let mut socket = Socket::connect(path).map_err(|source| connect_error(path, source))?;
     let vendor = ",\"jalapeno\":{\"role\":\"none\"}";
-    greet_as(&mut socket, vendor, "").ok()?.owner
+    Ok(greet_as(&mut socket, vendor, &name)?.clients)
 }

@@ -4,12 +4,20 @@ use std::time::{Duration, Instant};
 
 use crate::peer::*;
 
+/// Asks who is connected, and for nothing else.
+const WHO: &str = r#"{"capabilities":{"jalapeno":{"role":"none"}}}"#;
+
 fn owner_pid(peer: &mut Peer, json: &str) -> serde_json::Value {
+    told(peer, json)["owner_pid"].clone()
+}
+
+/// What the server says of its clients.
+fn told(peer: &mut Peer, json: &str) -> serde_json::Value {
     let reply = peer.ask(VERSION, &hello(0, 1, json));
     assert_eq!(reply.errno(), 0);
     let text = reply.body[4..].strip_suffix(&[0]).unwrap();
     let value: serde_json::Value = serde_json::from_slice(text).unwrap();
-    value["capabilities"]["jalapeno"]["owner_pid"].clone()
+    value["capabilities"]["jalapeno"].clone()
 }
 
 #[test]
@@ -28,6 +36,24 @@ fn a_second_owner_is_busy_and_an_observer_learns_who_the_first_is() {
     let mut next = Peer::next_owner(board.path());
     next.assert_in_step();
     observer.assert_in_step();
+}
+
+#[test]
+fn who_asks_is_told_of_each_observer_until_it_goes() {
+    let board = board();
+    let ask = || {
+        let told = told(&mut Peer::connect(board.path()), WHO);
+        told["observer_pids"].as_array().unwrap().clone()
+    };
+    assert_eq!(ask(), [0; 0]);
+    let pid = std::process::id();
+    let (first, _second) = (Peer::observer(board.path()), Peer::observer(board.path()));
+    assert_eq!(ask(), [pid, pid]);
+    drop(first);
+    let end = Instant::now() + Duration::from_secs(1);
+    while ask() != [pid] {
+        assert!(Instant::now() < end, "{:?} are still counted", ask());
+    }
 }
 
 #[test]
@@ -92,7 +118,6 @@ fn an_observer_sees_the_owner_at_work_and_changes_nothing() {
 
 #[test]
 fn anybody_may_ask_who_owns_the_card_even_when_the_owner_wants_to_be_alone() {
-    const WHO: &str = r#"{"capabilities":{"jalapeno":{"role":"none"}}}"#;
     let board = board();
     let ask = || {
         let mut asker = Peer::connect(board.path());
