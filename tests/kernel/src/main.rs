@@ -72,7 +72,7 @@ const BOOTS: [Boot; 5] = [
         cards: 2,
         driver: Driver::VfioPci,
         bind: CARD,
-        stories: &["card", "owners"],
+        stories: &["card", "owners", "doctor"],
     },
     Boot {
         name: "library",
@@ -96,7 +96,7 @@ const BOOTS: [Boot; 5] = [
         cards: 2,
         driver: Driver::Shim,
         bind: CARD,
-        stories: &["card", "owners", "shim", "sensors"],
+        stories: &["card", "owners", "shim", "sensors", "doctor"],
     },
 ];
 

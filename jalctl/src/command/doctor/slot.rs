@@ -1,6 +1,6 @@
 //! What doctor finds about a card in its slot. The card itself is not asked: that would reset it.
 
-use jalapeno::host::{Card, Host, Node, User, group_named};
+use jalapeno::host::{Card, Host, Node, Presence, User, group_named};
 use jalapeno::pci::Function;
 
 use super::check::Check;
@@ -11,22 +11,27 @@ use crate::packaged::{Found, UDEV};
 
 /// Every check of a card.
 pub fn checks(host: &Host, card: &Card) -> Vec<Check> {
-    let mut checks = vec![driver(&card.function), group(host, &card.function)];
+    let mut checks = vec![driver(host, &card.function), group(host, &card.function)];
     checks.extend(permission(host, card));
     checks.push(window(card));
     checks
 }
 
-/// Binds a function to vfio-pci, from whatever it is bound to.
-fn bind(address: &str) -> String {
+/// Binds a function to the kernel module where it is loaded, to vfio-pci elsewhere, from whatever it
+/// is bound to.
+fn bind(host: &Host, address: &str) -> String {
+    let driver = match host.module("jalapeno_vfio_pci") {
+        Presence::Loaded => "jalapeno_vfio_pci",
+        _ => "vfio-pci",
+    };
     format!(
-        "sudo sh -c 'cd /sys/bus/pci/devices/{address} && echo vfio-pci >driver_override && \
+        "sudo sh -c 'cd /sys/bus/pci/devices/{address} && echo {driver} >driver_override && \
          {{ [ ! -e driver ] || echo {address} >driver/unbind; }} && \
          echo {address} >/sys/bus/pci/drivers_probe'"
     )
 }
 
-fn driver(function: &Function) -> Check {
+fn driver(host: &Host, function: &Function) -> Check {
     const NAME: &str = "driver";
     let address = &function.address;
     match function.driver() {
@@ -36,10 +41,9 @@ fn driver(function: &Function) -> Check {
             "bound-elsewhere",
             format!("bound to {driver}, not to vfio-pci"),
         )
-        .mended_by(bind(address)),
-        None => {
-            Check::failure(NAME, "unbound", "no driver is bound to it").mended_by(bind(address))
-        }
+        .mended_by(bind(host, address)),
+        None => Check::failure(NAME, "unbound", "no driver is bound to it")
+            .mended_by(bind(host, address)),
     }
 }
 
@@ -134,7 +138,7 @@ fn node_missing(host: &Host, card: &Card) -> Option<Check> {
             "docker run --device /dev/vfio/vfio --device /dev/vfio/{number} --ulimit memlock=-1 IMAGE"
         )),
         false => Check::failure("permission", "node-missing", message)
-            .mended_by(bind(&card.function.address)),
+            .mended_by(bind(host, &card.function.address)),
     })
 }
 

@@ -196,11 +196,11 @@ fn modules(host: &Host, here: bool, step: Step) -> Step {
     let is_needed = here && names.iter().any(missing);
     let mut load = vec!["modprobe", "-a"];
     load.extend(names);
-    let step = Step {
-        acts: vec![Act::run(&load)],
-        ..step
+    let acts = match is_needed {
+        true => vec![Act::run(&load)],
+        false => Vec::new(),
     };
-    again(step, is_needed)
+    again(Step { acts, ..step }, is_needed)
 }
 
 fn hugepages(host: &Host, root: &Path, wishes: &Wishes) -> Option<Step> {
