@@ -18,6 +18,7 @@ use crate::identity::{Identity, Options};
 use crate::pci::Shape;
 use crate::server::{Backing, Function, Page, Server};
 use crate::slot::Slot;
+use crate::tally::Tally;
 use crate::telemetry::{REFRESH, Sensors};
 
 /// What a board did and has.
@@ -153,6 +154,16 @@ impl Board {
             vectors: self.slot.msix.enabled(),
             connections: self.card.telemetry.copies(),
         }
+    }
+
+    /// Messages taken, by command, and kernels that ran, by name, as JSON: for who measures.
+    #[must_use]
+    pub fn counted(&self) -> serde_json::Value {
+        let taken = |server: &Server| Tally::of_messages(&server.shared().messages);
+        serde_json::json!({
+            "messages": self.server.as_ref().map(taken),
+            "launches": Tally::of_launches(&self.card.launches),
+        })
     }
 
     /// Dies as a process does that is killed: no packet ends any more, then the socket is gone.

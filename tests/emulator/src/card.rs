@@ -94,6 +94,8 @@ pub struct Card {
     pub host: Arc<dyn Host>,
     /// What it did.
     pub meter: Meter,
+    /// Kernels that ran to their end, by id.
+    pub launches: [AtomicU64; 32],
     /// How it misbehaves.
     pub injector: Injector,
     /// What went wrong.
@@ -167,6 +169,7 @@ impl Card {
             hbm,
             host,
             meter: Meter::default(),
+            launches: Default::default(),
             injector,
             log: FaultLog::default(),
             queues: (0..queues).map(|_| QueueFigures::default()).collect(),

@@ -1,6 +1,7 @@
 //! LAUNCH: finds a kernel's operands in memory and runs it. Host interface 6.8.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 
 use jalapeno_hw::faults::FaultCode;
 use jalapeno_hw::limits::{HBM_BASE, OPERANDS_MAX};
@@ -53,6 +54,9 @@ impl Runner {
             self.give_back(running, destination)?;
         }
         self.count(work, &tensors, started);
+        if let Some(launches) = self.card.launches.get(kernel.code() as usize) {
+            launches.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(tensor) = tensors.first() {
             self.spoil(tensor.address);
         }

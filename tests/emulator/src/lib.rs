@@ -40,6 +40,7 @@ pub mod session;
 pub mod slot;
 pub mod span;
 pub mod stream;
+pub mod tally;
 pub mod telemetry;
 mod transfers;
 pub mod trouble;

@@ -13,7 +13,8 @@ use nix::sys::signal::{SigSet, Signal};
 
 /// Serves an emulated Jalapeño card as a vfio-user device.
 ///
-/// Prints one line when it is ready and ends on SIGTERM or SIGINT.
+/// Prints one line when it is ready and ends on SIGTERM or SIGINT. On SIGUSR1 it prints a line
+/// with what it counted: messages by command, launches by kernel.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -74,6 +75,7 @@ fn serve(arguments: Arguments) -> Result<(), String> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGUSR1);
     signals
         .thread_block()
         .map_err(|error| format!("block signals: {error}"))?;
@@ -104,9 +106,14 @@ fn serve(arguments: Arguments) -> Result<(), String> {
     let uuid = text(&board.card().identity.uuid);
     // Nobody may be reading: serving matters more than saying so.
     let _ = writeln!(std::io::stdout(), "serving {uuid} on {}", socket.display());
-    let signal = signals.wait().map_err(|error| format!("wait: {error}"))?;
-    log::info!("{signal}: ending");
-    Ok(())
+    loop {
+        let signal = signals.wait().map_err(|error| format!("wait: {error}"))?;
+        if signal != Signal::SIGUSR1 {
+            log::info!("{signal}: ending");
+            return Ok(());
+        }
+        let _ = writeln!(std::io::stdout(), "counted {}", board.counted());
+    }
 }
 
 /// Clients, their telemetry and their files need descriptors: as many as the system allows us.
