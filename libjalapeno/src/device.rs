@@ -377,7 +377,7 @@ impl Device {
     /// # Errors
     /// As `dma`.
     pub fn events(&self) -> Result<Option<Arc<Vector>>> {
-        Ok(self.owner()?.vectors.get(0))
+        self.owner()?.vectors.get(0)
     }
 
     /// One queue's doorbell page.

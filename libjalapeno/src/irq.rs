@@ -1,7 +1,7 @@
 //! Interrupt vectors: one eventfd each, for any poll, epoll or io_uring loop.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -82,15 +82,18 @@ impl Vector {
     }
 }
 
-/// The device's vectors, as many as were asked for or as it has. Dropped: delivery stops first.
+/// The device's vectors, as many as were asked for or as it has. A kernel takes a quarter of a
+/// millisecond for each, so delivery starts when one is first asked for. Dropped: it stops first.
 #[derive(Debug)]
 pub struct Vectors {
     transport: Arc<dyn Transport>,
     vectors: Vec<Arc<Vector>>,
+    /// Which of them the device delivers to.
+    on: Mutex<Vec<bool>>,
 }
 
 impl Vectors {
-    /// At most `wanted` vectors, fewer where the function has fewer; delivery starts.
+    /// At most `wanted` vectors, fewer where the function has fewer. Vector 0 is delivered at once.
     ///
     /// # Errors
     /// `Io`, `Lost`.
@@ -100,14 +103,14 @@ impl Vectors {
         for number in 0..count {
             vectors.push(Arc::new(Vector::new(number)?));
         }
-        let fds: Vec<_> = vectors.iter().map(|vector| Some(vector.fd())).collect();
-        if !fds.is_empty() {
-            transport.set_vectors(0, &fds)?;
-        }
-        Ok(Self {
+        let this = Self {
             transport: Arc::clone(transport),
+            on: Mutex::new(vec![false; vectors.len()]),
             vectors,
-        })
+        };
+        // Faults and events, whether or not anybody has asked for them yet.
+        this.get(0)?;
+        Ok(this)
     }
 
     /// How many there are.
@@ -116,30 +119,45 @@ impl Vectors {
         u32::try_from(self.vectors.len()).unwrap_or(u32::MAX)
     }
 
-    /// Vector `number`, if there is one.
-    #[must_use]
-    pub fn get(&self, number: u32) -> Option<Arc<Vector>> {
-        self.vectors.get(number as usize).map(Arc::clone)
+    /// Vector `number`, if there is one; the device delivers to it from now on.
+    ///
+    /// # Errors
+    /// `Io`, `Lost`; `Unsupported` where the host has no interrupt to give.
+    pub fn get(&self, number: u32) -> Result<Option<Arc<Vector>>> {
+        let index = number as usize;
+        let Some(vector) = self.vectors.get(index) else {
+            return Ok(None);
+        };
+        let mut on = self.on.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(on) = on.get_mut(index).filter(|on| !**on) {
+            self.transport.set_vectors(number, &[Some(vector.fd())])?;
+            *on = true;
+        }
+        Ok(Some(Arc::clone(vector)))
     }
 
     /// The vector that queue `queue` should use: one of its own, shared where there are fewer;
     /// vector 0 (faults and events) only when it is the only one. Host interface 5.7.
-    #[must_use]
-    pub fn for_queue(&self, queue: u32) -> Option<Arc<Vector>> {
+    ///
+    /// # Errors
+    /// As `get`.
+    pub fn for_queue(&self, queue: u32) -> Result<Option<Arc<Vector>>> {
         match self.count() {
-            0 => None,
+            0 => Ok(None),
             1 => self.get(0),
             count => self.get(1 + queue % (count - 1)),
         }
     }
 
-    /// Delivers to these eventfds anew: a function level reset stops delivery.
+    /// Delivers anew to those that were asked for: a function level reset stops delivery.
     ///
     /// # Errors
     /// `Io`, `Lost`.
     pub fn renew(&self) -> Result<()> {
-        let fds: Vec<_> = self.vectors.iter().map(|v| Some(v.fd())).collect();
-        if fds.is_empty() {
+        let on = self.on.lock().unwrap_or_else(PoisonError::into_inner);
+        let vectors = self.vectors.iter().zip(on.iter());
+        let fds: Vec<_> = vectors.map(|(v, on)| on.then(|| v.fd())).collect();
+        if !on.contains(&true) {
             return Ok(());
         }
         self.transport.set_vectors(0, &fds)
@@ -148,11 +166,14 @@ impl Vectors {
 
 impl Drop for Vectors {
     fn drop(&mut self) {
-        if self.vectors.is_empty() || self.transport.is_lost() {
+        let on = self.on.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some(last) = on.iter().rposition(|on| *on) else {
+            return;
+        };
+        if self.transport.is_lost() {
             return;
         }
-        let none = vec![None; self.vectors.len()];
-        if let Err(error) = self.transport.set_vectors(0, &none) {
+        if let Err(error) = self.transport.set_vectors(0, &vec![None; last + 1]) {
             log::debug!("stop interrupts: {error}");
         }
     }

@@ -173,7 +173,7 @@ pub(crate) fn play(depth_log2: u32, errors_log2: u32, delivers: bool) -> (Queue,
         Arc::clone(&asked) as Arc<dyn Control>,
     )
     .unwrap();
-    let waker = Waker::new(vectors.get(0), None).unwrap();
+    let waker = Waker::new(vectors.get(0).unwrap(), None).unwrap();
     let queue = Queue::new(Arc::new(lane), Arc::new(waker), None);
     let played = Played {
         ring,
@@ -207,7 +207,7 @@ impl Played {
     }
 
     pub(crate) fn interrupt(&self) {
-        self.vectors.get(0).unwrap().raise();
+        self.vectors.get(0).unwrap().unwrap().raise();
     }
 
     pub(crate) fn tail(&self) -> u64 {

@@ -103,7 +103,7 @@ impl Session {
                 what: "a session on a device that is open as an observer".into(),
             });
         }
-        let vector = device.vectors()?.for_queue(0);
+        let vector = device.vectors()?.for_queue(0)?;
         let number = vector.as_ref().map_or(0, |vector| vector.number());
         let waker = Arc::new(Waker::new(vector, device.transport().lost_fd())?);
         let core = Arc::new(Core {
@@ -337,10 +337,10 @@ impl Core {
     fn waker(&self, wanted: Option<u32>, queue: u32) -> Result<Arc<Waker>> {
         let vectors = self.device.vectors()?;
         let vector = match wanted {
-            Some(number) => Some(vectors.get(number).ok_or_else(|| Error::Invalid {
+            Some(number) => Some(vectors.get(number)?.ok_or_else(|| Error::Invalid {
                 what: format!("vector {number}: there are {}", vectors.count()),
             })?),
-            None => vectors.for_queue(queue),
+            None => vectors.for_queue(queue)?,
         };
         // Without ARM no queue interrupts: sleepers nap instead. Host interface 5.7.
         let arms = self.device.info().features & 1 << Feature::Arm.code() != 0;

@@ -136,6 +136,11 @@ fn a_device_reset_ends_every_job_as_stale_and_a_new_session_works_at_once() {
     alone!();
     let stage = stage();
     let device = stage.open();
+    // A vector stays on once it was asked for, as long as the device is open.
+    let vectors = device.vectors().unwrap();
+    for number in 0..vectors.count() {
+        vectors.get(number).unwrap();
+    }
     let before = Invariants::before(&stage);
     let (mut ended, mut closed) = (Vec::new(), Vec::new());
     for level in [ResetLevel::Device, ResetLevel::Function, ResetLevel::Device] {

@@ -56,12 +56,29 @@ pub fn polled_jobs_come_home(card: &str) -> String {
     format!("{JOBS} jobs in batches of 32, {nanos} ns each")
 }
 
+/// Waits until a thread sleeps and goes on sleeping: it has polled, armed and looked once more.
+fn fall_asleep(thread: nix::unistd::Pid) {
+    let stat = format!("/proc/self/task/{thread}/stat");
+    let (begin, mut asleep) = (Instant::now(), 0);
+    while asleep < 4 {
+        std::thread::sleep(Duration::from_millis(5));
+        let stat = std::fs::read_to_string(&stat).expect("it lives");
+        let state = stat
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.chars().next());
+        asleep = if state == Some('S') { asleep + 1 } else { 0 };
+        assert!(begin.elapsed() < SOON, "it never sleeps: {stat}");
+    }
+}
+
 pub fn a_sleeper_is_woken_by_an_interrupt(card: &str) -> String {
     let session = session(card);
     let gate = session.fence(0).expect("a fence");
     let mut queue = session.queue(QueueOptions::default()).expect("a queue");
     let vectors = session.device().vectors().expect("vectors");
-    let vector = vectors.for_queue(queue.number()).expect("a vector");
+    let vector = vectors.for_queue(queue.number());
+    let vector = vector.expect("delivered").expect("a vector");
     let mut slowest = Duration::ZERO;
     for value in 1..=20 {
         vector.take();
@@ -69,11 +86,13 @@ pub fn a_sleeper_is_woken_by_an_interrupt(card: &str) -> String {
         wait.header = header(Opcode::Wait, WaitOp::AtLeast as u32);
         let last = queue.submit_one(&wait).expect("submitted");
         let completions = queue.completions().clone();
+        let (tell, told) = std::sync::mpsc::channel();
         let waiter = std::thread::spawn(move || {
+            tell.send(nix::unistd::gettid()).expect("heard");
             let done = completions.wait(last, Some(SOON));
             (done, Instant::now())
         });
-        std::thread::sleep(Duration::from_millis(20));
+        fall_asleep(told.recv().expect("the waiter lives"));
         assert!(!waiter.is_finished(), "the gate is shut");
         let begin = Instant::now();
         gate.signal(value).expect("signalled");
@@ -131,7 +150,7 @@ pub fn a_vector_that_was_off_comes_back_without_stale_interrupts(card: &str) -> 
     let vectors = device.vectors().expect("vectors");
     for number in (1..vectors.count()).rev() {
         transport.set_vectors(number, &[None]).expect("one off");
-        let vector = vectors.get(number).expect("there");
+        let vector = vectors.get(number).expect("delivered").expect("there");
         transport
             .set_vectors(number, &[Some(vector.fd())])
             .expect("one on");
