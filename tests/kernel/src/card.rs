@@ -1,5 +1,6 @@
 //! A card in the machine: an emulator on a socket, behind QEMU's `vfio-user-pci`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,13 +8,17 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::machine::Held;
 
 /// A running emulator.
 #[derive(Debug)]
 pub struct Card {
     socket: PathBuf,
-    _emulator: Held,
+    log: PathBuf,
+    emulator: Held,
 }
 
 const UP_BY: Duration = Duration::from_secs(5);
@@ -24,7 +29,8 @@ impl Card {
         let program = emulator()?;
         let socket = folder.join(format!("card{number}.sock"));
         let _ = std::fs::remove_file(&socket);
-        let log = File::create(folder.join(format!("card{number}.log")))?;
+        let said = folder.join(format!("card{number}.log"));
+        let log = File::create(&said)?;
         let mut arguments = vec!["--socket".to_owned(), socket.display().to_string()];
         arguments.extend_from_slice(more);
         let mut held = Held::start(
@@ -50,8 +56,37 @@ impl Card {
         }
         Ok(Self {
             socket,
-            _emulator: held,
+            log: said,
+            emulator: held,
         })
+    }
+
+    /// The socket messages that it took until now, by command.
+    pub fn messages(&self) -> io::Result<BTreeMap<String, u64>> {
+        let before = self.counted()?.len();
+        let pid = i32::try_from(self.emulator.0.id()).map_err(io::Error::other)?;
+        kill(Pid::from_raw(pid), Signal::SIGUSR1)?;
+        let started = Instant::now();
+        while started.elapsed() < UP_BY {
+            if let Some(line) = self.counted()?.get(before) {
+                let all: serde_json::Value = serde_json::from_str(line)?;
+                return Ok(serde_json::from_value(all["messages"].clone())?);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Err(io::Error::other(
+            "the emulator does not say what it counted",
+        ))
+    }
+
+    /// What it said of its counters, each time it was asked.
+    fn counted(&self) -> io::Result<Vec<String>> {
+        let said = std::fs::read_to_string(&self.log)?;
+        let whole = said
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'));
+        let counted = whole.filter_map(|line| line.strip_prefix("counted "));
+        Ok(counted.map(|line| line.trim_end().to_owned()).collect())
     }
 
     /// The `-device` arguments: a root port of its own, and the card behind it.

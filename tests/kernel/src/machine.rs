@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::marks::Marks;
 use crate::report::Report;
 
 /// What a machine is made of.
@@ -115,7 +116,7 @@ impl Machine<'_> {
     }
 
     /// Boots, listens until the machine is off or the deadline has passed, and gives what was said.
-    pub fn run(&self, deadline: Duration) -> io::Result<Ending> {
+    pub fn run(&self, mut marks: Marks<'_>, deadline: Duration) -> io::Result<Ending> {
         let started = Instant::now();
         let console = self.folder.join("console.log");
         File::create(&console)?;
@@ -139,6 +140,10 @@ impl Machine<'_> {
                 Ok(line) => {
                     writeln!(kept, "{line}")?;
                     report.line(&line);
+                    if let Some(case) = marks.line(&line) {
+                        writeln!(kept, "{case}")?;
+                        report.line(&case);
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     break format!("killed after {} s, the deadline", deadline.as_secs());

@@ -5,6 +5,7 @@ mod cpio;
 mod kernel_log;
 mod leg;
 mod machine;
+mod marks;
 mod program;
 mod report;
 
@@ -21,6 +22,7 @@ use card::Card;
 use cpio::Archive;
 use leg::{LEGS, Leg, Unprepared};
 use machine::Machine;
+use marks::Marks;
 use report::{Case, Count, Outcome};
 
 /// One boot of a leg: what is in the machine and which stories run there.
@@ -245,7 +247,7 @@ fn run_boot(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<Case>> {
         devices,
         append: "intel_iommu=on".to_owned(),
     };
-    let ending = machine.run(DEADLINE)?;
+    let ending = machine.run(Marks::new(&cards), DEADLINE)?;
     drop(cards);
     let took = ending.took.as_secs_f64();
     let mut cases = ending.report.close(&ending.words);

@@ -3,7 +3,9 @@
 //!
 //! `BACKEND` (type1, cdev) and `KERNEL` come from the leg.
 
+mod figures;
 mod host;
+mod ioctl;
 mod jobs;
 mod memory;
 mod opening;
@@ -38,6 +40,10 @@ const STORIES: &[(&str, Story)] = &[
         "killed-owner",
         opening::the_next_owner_comes_after_a_killed_one,
     ),
+    (
+        "ioctls",
+        opening::an_ioctl_that_fails_at_any_place_is_one_error_and_leaves_nothing,
+    ),
     ("copy", jobs::a_copy_goes_to_the_card_and_home),
     ("polled", jobs::polled_jobs_come_home),
     ("interrupt", jobs::a_sleeper_is_woken_by_an_interrupt),
@@ -45,7 +51,13 @@ const STORIES: &[(&str, Story)] = &[
         "vectors",
         jobs::a_vector_that_was_off_comes_back_without_stale_interrupts,
     ),
-    ("one-map", memory::a_large_buffer_is_one_mapping),
+    ("messages", figures::polled_commands_send_no_message),
+    (
+        "mask-writes",
+        figures::sleepers_send_none_but_the_vectors_masks,
+    ),
+    ("one-map", figures::a_buffer_is_one_ioctl_whatever_its_pages),
+    ("opening", figures::an_opening_is_quick_beside_its_reset),
     ("ranges", memory::addresses_lie_in_what_the_kernel_permits),
     (
         "unmapped",

@@ -25,20 +25,6 @@ fn fault_on(queue: &mut Queue, packet: &Packet) -> Fault {
     }
 }
 
-pub fn a_large_buffer_is_one_mapping(card: &str) -> String {
-    const BYTES: u64 = 64 << 20;
-    let device = open(card);
-    let dma = device.dma().expect("owned");
-    let before = dma.usage();
-    let memory = HostMemory::allocate(dma, BYTES, HostOptions::default()).expect("64 MiB");
-    let with = dma.usage();
-    assert_eq!(with.maps, before.maps + 1);
-    let pages = memory.pages();
-    drop(memory);
-    assert_eq!(dma.usage(), before);
-    format!("64 MiB in 1 map of {}, {pages:?} pages", with.maps_limit)
-}
-
 pub fn addresses_lie_in_what_the_kernel_permits(card: &str) -> String {
     let device = open(card);
     let ranges = device.transport().describe().iova_ranges.clone();

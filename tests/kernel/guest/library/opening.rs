@@ -8,7 +8,7 @@ use jalapeno::hw::regs::Platform;
 use jalapeno::transport::opening::Backend;
 use jalapeno::{Device, Role};
 
-use crate::{host, open};
+use crate::{host, ioctl, open};
 
 /// The backend that the leg is about.
 fn expected() -> &'static str {
@@ -108,4 +108,39 @@ pub fn the_next_owner_comes_after_a_killed_one(card: &str) -> String {
     next.verify().expect("it answers");
     assert!(took < Duration::from_secs(2), "{took:?}");
     format!("{} ms after kill -9", took.as_millis())
+}
+
+/// What a process holds: descriptors, and mappings of a device's or of shared memory.
+fn held() -> (usize, usize) {
+    let files = std::fs::read_dir("/proc/self/fd").expect("descriptors");
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("mappings");
+    let ours = |line: &&str| line.contains("/memfd:") || line.contains("vfio");
+    (files.count(), maps.lines().filter(ours).count())
+}
+
+pub fn an_ioctl_that_fails_at_any_place_is_one_error_and_leaves_nothing(card: &str) -> String {
+    ioctl::fail(0);
+    drop(open(card));
+    let all = ioctl::calls();
+    assert!(all > 5, "{all} ioctls in an opening");
+    let before = held();
+    let mut refused = 0;
+    for number in 1..=all {
+        ioctl::fail(number);
+        let outcome = Device::open(card, Role::Compute);
+        ioctl::fail(0);
+        match outcome {
+            // What only lets go, or is asked for information, may fail unnoticed.
+            Ok(device) => device.verify().expect("then it works"),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.contains(card), "call {number}: {text}");
+                refused += 1;
+            }
+        }
+        assert_eq!(held(), before, "after call {number} of {all} failed");
+    }
+    assert!(refused * 2 > all, "{refused} of {all}");
+    open(card).verify().expect("it opens again");
+    format!("{refused} of {all} ioctls stop an opening, each with an error that names the card")
 }

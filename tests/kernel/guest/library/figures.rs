@@ -1,0 +1,111 @@
+//! Figures: what the path costs where a kernel stands in it.
+
+use std::time::{Duration, Instant};
+
+use jalapeno::dma::{HostMemory, HostOptions, Pages};
+use jalapeno::hw::packets::{Opcode, Packet, header};
+use jalapeno::{Device, Queue, QueueOptions, Role, Session};
+
+use crate::{SOON, ioctl, open, session};
+
+/// What an opening costs beyond the reset's 100 ms, at most; emulated, where every instruction is.
+const OPENING: Duration = Duration::from_millis(20);
+
+fn nop() -> Packet {
+    Packet {
+        header: header(Opcode::Nop, 0),
+        ..Packet::ZERO
+    }
+}
+
+/// Tells the harness to look at the card's counters, and gives it the time.
+fn mark(line: &str) {
+    println!("MARK {line}");
+    std::thread::sleep(Duration::from_millis(150));
+}
+
+pub fn polled_commands_send_no_message(card: &str) -> String {
+    const JOBS: u64 = 10_000;
+    let session = session(card);
+    let mut queue = session.queue(QueueOptions::default()).expect("a queue");
+    let nops = [nop(); 20];
+    mark("polled begin");
+    for _ in 0..JOBS / 20 {
+        let last = queue.submit(&nops).expect("submitted");
+        let begin = Instant::now();
+        while queue.completions().poll().expect("polled") < last {
+            assert!(begin.elapsed() < SOON, "they come home");
+            std::thread::yield_now();
+        }
+    }
+    mark(&format!("polled end 0 {JOBS} commands"));
+    format!("{JOBS} commands between two marks")
+}
+
+pub fn sleepers_send_none_but_the_vectors_masks(card: &str) -> String {
+    const WAITS: u64 = 20;
+    let session = session(card);
+    let mut queue = session.queue(QueueOptions::default()).expect("a queue");
+    let one = |queue: &mut Queue| {
+        let seq = queue.submit_one(&nop()).expect("submitted");
+        queue.completions().wait(seq, Some(SOON)).expect("done");
+    };
+    one(&mut queue);
+    mark("sleepers begin");
+    for _ in 0..WAITS {
+        one(&mut queue);
+    }
+    // Masked and unmasked once each.
+    mark(&format!("sleepers end {} {WAITS} waits", 2 * WAITS));
+    format!("{WAITS} waits between two marks")
+}
+
+/// 64 MiB in small pages, and in huge ones.
+pub fn a_buffer_is_one_ioctl_whatever_its_pages(card: &str) -> String {
+    const BYTES: u64 = 64 << 20;
+    let device = open(card);
+    let dma = device.dma().expect("owned");
+    for (pages, name, reserved) in [(Pages::Small, "small", "0"), (Pages::Huge, "huge", "32")] {
+        std::fs::write("/proc/sys/vm/nr_hugepages", reserved).expect("pages are reserved");
+        mark(&format!("{name}-pages begin"));
+        let before = ioctl::maps();
+        let memory = HostMemory::allocate(dma, BYTES, HostOptions::default()).expect("64 MiB");
+        assert_eq!(ioctl::maps() - before, 1, "{name} pages");
+        mark(&format!(
+            "{name}-pages end any for information: 64 MiB by 1 ioctl"
+        ));
+        assert_eq!(memory.pages(), pages, "what there was");
+    }
+    std::fs::write("/proc/sys/vm/nr_hugepages", "0").expect("none are reserved");
+    "64 MiB: 1 ioctl with small pages and with huge ones".into()
+}
+
+/// The kernel's own part is measured beside it: what it takes to get the device by hand.
+pub fn an_opening_is_quick_beside_its_reset(card: &str) -> String {
+    let mut best = (Duration::MAX, Duration::ZERO, Duration::ZERO);
+    for _ in 0..3 {
+        let _ = ioctl::longest();
+        let begin = Instant::now();
+        let device = Device::open(card, Role::Compute).expect("it opens");
+        let opened = begin.elapsed();
+        let resets = ioctl::longest();
+        let session = Session::new(&device).expect("a session");
+        let mut queue = session.queue(QueueOptions::default()).expect("a queue");
+        let seq = queue.submit_one(&nop()).expect("submitted");
+        queue.completions().wait(seq, Some(SOON)).expect("done");
+        let all = begin.elapsed();
+        let rest = all.saturating_sub(resets);
+        if rest < best.0 {
+            best = (rest, opened, resets);
+        }
+    }
+    let (rest, opened, resets) = best;
+    let verdict = if rest <= OPENING { "within" } else { "beyond" };
+    format!(
+        "{:.1} ms {verdict} {} ms, beside {:.1} ms in the kernel's call that resets the device; open {:.1} ms",
+        rest.as_secs_f64() * 1e3,
+        OPENING.as_millis(),
+        resets.as_secs_f64() * 1e3,
+        opened.as_secs_f64() * 1e3,
+    )
+}
