@@ -95,6 +95,7 @@ typedef struct jal_session { uint64_t id; } jal_session;
 typedef struct jal_buffer { uint64_t id; } jal_buffer;
 typedef struct jal_queue { uint64_t id; } jal_queue;
 typedef struct jal_fence { uint64_t id; } jal_fence;
+typedef struct jal_graph { uint64_t id; } jal_graph;
 
 typedef struct jal_device_summary {
     uint32_t struct_size;
@@ -332,6 +333,56 @@ jal_status jal_fence_value(jal_fence fence, uint64_t *value);
 jal_status jal_fence_signal(jal_fence fence, uint64_t value);
 /* Waits until it is at least `value`. */
 jal_status jal_fence_wait(jal_fence fence, uint64_t value, int64_t timeout_ns);
+
+/* ---- Recorded graphs ------------------------------------------------------------------------ */
+
+/* Packets that are recorded and checked once, then run again and again by one packet, in which up to
+ * six values change (docs/host-interface.md 6.11). Starts to record; UNSUPPORTED where the device has
+ * no graphs. */
+jal_status jal_graph_create(jal_session session, jal_graph *out);
+/* BUSY while a run of it is not done: it stays as it is. */
+jal_status jal_graph_destroy(jal_graph graph);
+
+/* Appends a packet; `*step` becomes its number, from 0, or `step` is null. No LAUNCH, MANAGE or
+ * INDIRECT, and no deadline. */
+jal_status jal_graph_add(jal_graph graph, const struct jalapeno_hw_packet *packet, uint32_t *step);
+/* Appends a LAUNCH of `count` tensors, the destination first; its argument block is the graph's.
+ * element_size is sizeof(struct jalapeno_hw_tensor). */
+jal_status jal_graph_launch(jal_graph graph, uint32_t kernel,
+                            const struct jalapeno_hw_parameters *parameters,
+                            const struct jalapeno_hw_tensor *tensors, size_t count,
+                            size_t element_size, uint32_t *step);
+
+#define JAL_PLACE_PACKET 0u      /* bytes 0x18 to 0x3F of a packet that is no LAUNCH */
+#define JAL_PLACE_PARAMETERS 1u  /* of a LAUNCH */
+#define JAL_PLACE_TENSOR(i) (2u + (i))
+
+typedef struct jal_patch {
+    uint32_t struct_size;
+    uint32_t step;   /* which packet */
+    uint32_t place;  /* JAL_PLACE_*: what `offset` counts from */
+    uint32_t offset; /* of the word that changes, a multiple of its width */
+    uint32_t width;  /* 4 or 8 bytes */
+    uint32_t value;  /* which of a run's values, 0 to 5 */
+    uint64_t scale;  /* a run has there what was recorded + scale x value */
+} jal_patch;
+
+/* Lets a word change from run to run; several patches may change one word. */
+jal_status jal_graph_patch(jal_graph graph, const jal_patch *patch);
+
+/* Ends the recording and checks it for every value up to `limits`, one for each of `count` values.
+ * INVALID names the step and operand that touch memory of no buffer of the session. */
+jal_status jal_graph_finish(jal_graph graph, const uint32_t *limits, size_t count);
+
+/* Runs a finished graph on a queue of its session: one packet, one doorbell, nothing allocated, no
+ * lock, no system call. INVALID for values beyond the limits; HANDLE once a buffer that it names was
+ * freed (record anew); otherwise as jal_submit_one(). A failure's record has the packet's number + 1
+ * in detail[3]. */
+jal_status jal_graph_replay(jal_graph graph, jal_queue queue, const uint32_t *values, size_t count,
+                            uint64_t *sequence);
+/* The packet that runs it, to be given a cookie or a deadline and submitted, with others too. */
+jal_status jal_graph_get_packet(jal_graph graph, const uint32_t *values, size_t count,
+                                struct jalapeno_hw_packet *out);
 
 /* ---- Logging -------------------------------------------------------------------------------- */
 

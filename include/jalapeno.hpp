@@ -188,6 +188,38 @@ public:
     }
 };
 
+/* A recorded graph: add, launch, patch, finish, then replay. */
+class graph : public owned<jal_graph, jal_graph_destroy> {
+public:
+    using owned::owned;
+    std::uint32_t add(const jalapeno_hw_packet &packet) const {
+        std::uint32_t step = 0;
+        check(jal_graph_add(get(), &packet, &step));
+        return step;
+    }
+    std::uint32_t launch(std::uint32_t kernel, const jalapeno_hw_parameters &parameters,
+                         const std::vector<jalapeno_hw_tensor> &tensors) const {
+        std::uint32_t step = 0;
+        check(jal_graph_launch(get(), kernel, &parameters, tensors.data(), tensors.size(),
+                               sizeof(jalapeno_hw_tensor), &step));
+        return step;
+    }
+    void patch(std::uint32_t step, std::uint32_t place, std::uint32_t offset, std::uint32_t width,
+               std::uint32_t value, std::uint64_t scale = 1) const {
+        const jal_patch patch{sizeof patch, step, place, offset, width, value, scale};
+        check(jal_graph_patch(get(), &patch));
+    }
+    void finish(const std::vector<std::uint32_t> &limits = {}) const {
+        check(jal_graph_finish(get(), limits.data(), limits.size()));
+    }
+    std::uint64_t replay(const jalapeno::queue &queue,
+                         const std::vector<std::uint32_t> &values = {}) const {
+        std::uint64_t sequence = 0;
+        check(jal_graph_replay(get(), queue.get(), values.data(), values.size(), &sequence));
+        return sequence;
+    }
+};
+
 /* A client's context on a device. */
 class session : public owned<jal_session, jal_session_destroy> {
 public:
@@ -216,6 +248,12 @@ public:
         jal_queue handle{};
         check(jal_queue_create(get(), &options, &handle));
         return jalapeno::queue(handle);
+    }
+    /* Starts to record. */
+    jalapeno::graph graph() const {
+        jal_graph handle{};
+        check(jal_graph_create(get(), &handle));
+        return jalapeno::graph(handle);
     }
     jalapeno::fence fence(std::uint64_t initial = 0) const {
         jal_fence handle{};

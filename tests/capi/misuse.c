@@ -96,6 +96,11 @@ static void give_everywhere(uint64_t id, jal_status wanted) {
     jal_buffer new_buffer;
     jal_queue new_queue;
     jal_fence new_fence;
+    jal_graph graph = {id}, new_graph;
+    jal_patch patch = {.struct_size = sizeof patch};
+    const uint32_t none = 0;
+    struct jalapeno_hw_parameters parameters = {{0}};
+    struct jalapeno_hw_tensor tensor = {0};
     uint64_t value, memory[1] = {0};
     size_t count;
     int fd;
@@ -128,6 +133,14 @@ static void give_everywhere(uint64_t id, jal_status wanted) {
     GIVES(wanted, jal_fence_value(fence, &value));
     GIVES(wanted, jal_fence_signal(fence, 1));
     GIVES(wanted, jal_fence_wait(fence, 1, 0));
+    GIVES(wanted, jal_graph_create(session, &new_graph));
+    GIVES(wanted, jal_graph_add(graph, &packet, NULL));
+    GIVES(wanted, jal_graph_launch(graph, 1, &parameters, &tensor, 1, sizeof tensor, NULL));
+    GIVES(wanted, jal_graph_patch(graph, &patch));
+    GIVES(wanted, jal_graph_finish(graph, NULL, 0));
+    GIVES(wanted, jal_graph_replay(graph, queue, &none, 1, &value));
+    GIVES(wanted, jal_graph_get_packet(graph, &none, 1, &packet));
+    GIVES(wanted, jal_graph_destroy(graph));
     GIVES(wanted, jal_fence_destroy(fence));
     GIVES(wanted, jal_queue_destroy(queue));
     GIVES(wanted, jal_buffer_free(buffer));

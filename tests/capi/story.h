@@ -87,6 +87,7 @@ double now(void);
 int readable(int fd, int milliseconds);
 
 struct story { const char *name; void (*run)(void); };
-extern const struct story device_stories[], memory_stories[], queue_stories[], misuse_stories[];
+extern const struct story device_stories[], memory_stories[], queue_stories[],
+    graph_stories[], misuse_stories[];
 
 #endif

@@ -46,7 +46,7 @@ const C_ABI: House = House {
         &["status", "guard"],
         &["handle", "sized", "turns"],
         &["registries"],
-        &["buffer", "device", "log", "queue", "session"],
+        &["buffer", "device", "graph", "log", "queue", "session"],
     ],
     tests: &[],
 };

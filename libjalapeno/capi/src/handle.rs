@@ -38,6 +38,8 @@ pub enum Kind {
     Queue = 0xD4,
     /// `jal_fence`.
     Fence = 0xD5,
+    /// `jal_graph`.
+    Graph = 0xD6,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             Self::Buffer => "jal_buffer",
             Self::Queue => "jal_queue",
             Self::Fence => "jal_fence",
+            Self::Graph => "jal_graph",
         }
     }
 
@@ -58,6 +61,7 @@ impl Kind {
             Self::Buffer,
             Self::Queue,
             Self::Fence,
+            Self::Graph,
         ]
         .into_iter()
         .find(|&kind| u64::from(kind as u8) == handle >> 56)

@@ -5,6 +5,7 @@
 
 pub mod buffer;
 pub mod device;
+pub mod graph;
 mod guard;
 pub mod handle;
 pub mod log;

@@ -1,9 +1,10 @@
 //! All open objects, and how they are closed: children before their parent.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use jalapeno::{
-    Completions, Device, DeviceBuffer, Error, Fence, HostBuffer, Queue, Session, Transfer,
+    Completions, Device, DeviceBuffer, Error, Fence, Graph, HostBuffer, Queue, Recorder, Session,
+    Transfer,
 };
 
 use crate::handle::{Kind, Registry};
@@ -70,11 +71,20 @@ impl Producer {
     }
 }
 
+/// A graph: recorded first, then finished for good.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    /// What was recorded; nothing once it is finished.
+    pub(crate) recorder: Mutex<Option<Recorder>>,
+    pub(crate) graph: OnceLock<Graph>,
+}
+
 pub(crate) static DEVICES: Registry<Arc<Device>> = Registry::new(Kind::Device);
 pub(crate) static SESSIONS: Registry<Arc<Context>> = Registry::new(Kind::Session);
 pub(crate) static BUFFERS: Registry<Buffer> = Registry::new(Kind::Buffer);
 pub(crate) static QUEUES: Registry<Producer, 4096, 1> = Registry::new(Kind::Queue);
 pub(crate) static FENCES: Registry<Fence> = Registry::new(Kind::Fence);
+pub(crate) static GRAPHS: Registry<Recorded> = Registry::new(Kind::Graph);
 
 /// Closes one object: other threads' calls leave first, their waits ended by `interrupt`.
 fn close<T, const CHUNK: usize, const CHUNKS: usize>(
@@ -102,6 +112,19 @@ pub(crate) fn close_fence(handle: u64) -> Result<(), Failure> {
     freed.map_err(|error: Error| error.into())
 }
 
+/// Closes a graph, unless a run of it is not done.
+pub(crate) fn close_graph(handle: u64) -> Result<(), Failure> {
+    let freed = GRAPHS.remove(
+        handle,
+        |_| (),
+        |recorded| match recorded.graph.get().is_some_and(Graph::is_in_use) {
+            true => Err((recorded, Error::InUse { what: "the graph" })),
+            false => Ok(()),
+        },
+    )?;
+    freed.map_err(|error: Error| error.into())
+}
+
 /// Frees a buffer, unless an unfinished packet names it.
 pub(crate) fn free_buffer(handle: u64) -> Result<(), Failure> {
     let freed = BUFFERS.remove(
@@ -123,12 +146,15 @@ pub(crate) fn free_buffer(handle: u64) -> Result<(), Failure> {
     freed.map_err(|error: Error| error.into())
 }
 
-/// Closes a session: queues, fences and buffers first.
+/// Closes a session: queues, graphs, fences and buffers first.
 pub(crate) fn close_session(handle: u64) -> Result<(), Failure> {
     // A wrong handle must not close anybody's children.
     drop(SESSIONS.enter(handle)?);
     for queue in QUEUES.children(handle) {
         ignore_stale(close_queue(queue))?;
+    }
+    for graph in GRAPHS.children(handle) {
+        ignore_stale(close(&GRAPHS, graph, |_| ()))?;
     }
     for fence in FENCES.children(handle) {
         ignore_stale(close(&FENCES, fence, Fence::end))?;

@@ -198,13 +198,14 @@ impl Recorder {
         Ok(())
     }
 
-    /// Checks it all, once and for every value up to `limits`, and puts the image in place.
+    /// Checks it all, once and for every value up to `limits`, and puts the image in place. What was
+    /// recorded stays, for another graph.
     ///
     /// # Errors
     /// `Invalid` for a graph without packets or beyond what a device takes, a patch of a value that
     /// has no limit or that leaves its word, and memory that lies in no buffer of the session. As
     /// `Session::host_memory`.
-    pub fn finish(self, limits: &[u32]) -> Result<Graph> {
+    pub fn finish(&self, limits: &[u32]) -> Result<Graph> {
         if self.steps.is_empty() {
             return invalid("a graph without packets");
         }
