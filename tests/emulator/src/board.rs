@@ -82,7 +82,7 @@ impl Board {
         let window = crate::hbm::size(options.hbm_bytes).next_power_of_two();
         let shape = Shape {
             bars: [BAR0_BYTES, 0, Doorbells::size(queues) as u64, 0, window, 0],
-            vectors: options.vectors,
+            vectors: if options.msix { options.vectors } else { 0 },
             serial: Identity::new(&options).serial,
         };
         let slot = Arc::new(Slot::new(shape));

@@ -42,6 +42,8 @@ pub struct Options {
     pub queues: u32,
     /// Interrupt vectors.
     pub vectors: u16,
+    /// Whether config space offers them, by MSI-X.
+    pub msix: bool,
     /// Threads that compute; 0: as many as the host has processors.
     pub threads: usize,
     /// Faults armed from the start.
@@ -57,6 +59,7 @@ impl Default for Options {
             uuid: None,
             queues: QUEUES_MOST,
             vectors: 65,
+            msix: true,
             threads: 0,
             faults: Vec::new(),
         }

@@ -36,6 +36,9 @@ struct Arguments {
     /// Queues, 1 to 64.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=64))]
     queues: u32,
+    /// Offer no MSI-X capability: hosts poll. QEMU 11.1 aborts when a card with MSI-X is unplugged.
+    #[arg(long)]
+    no_msix: bool,
     /// Threads that compute; 0: one a processor.
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -97,6 +100,7 @@ fn serve(arguments: Arguments) -> Result<(), String> {
         seed: arguments.seed,
         uuid: arguments.uuid,
         queues: arguments.queues,
+        msix: !arguments.no_msix,
         threads: arguments.threads,
         faults: arguments.fault,
         ..defaults

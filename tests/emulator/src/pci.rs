@@ -37,7 +37,7 @@ pub enum Effect {
 pub struct Shape {
     /// Sizes by BAR number, powers of two; 0: absent.
     pub bars: [u64; 6],
-    /// MSI-X vectors.
+    /// MSI-X vectors; 0: no MSI-X capability.
     pub vectors: u16,
     /// For the serial number capability.
     pub serial: u64,
@@ -105,13 +105,20 @@ impl Config {
     }
 
     fn power(&mut self) {
-        self.put16(POWER, 0x01 | MSIX_POINTER);
+        let next = match self.shape.vectors {
+            0 => EXPRESS_POINTER,
+            _ => MSIX_POINTER,
+        };
+        self.put16(POWER, 0x01 | next);
         self.put16(POWER + 2, 0x0003); // version 3, no PME
         self.put16(POWER + 4, 1 << 3); // no soft reset: D3hot keeps the context
         self.allow16(POWER + 4, 0x0003);
     }
 
     fn msix(&mut self) {
+        if self.shape.vectors == 0 {
+            return;
+        }
         self.put16(MSIX, 0x11 | EXPRESS_POINTER);
         self.put16(MSIX + 2, self.shape.vectors.saturating_sub(1) & 0x7FF);
         self.allow16(MSIX + 2, 0xC000); // enable, function mask
@@ -277,6 +284,18 @@ mod tests {
             at = (word(&config, at) >> 20) as usize;
         }
         assert_eq!(ids, [0x0001, 0x0003], "AER, serial number");
+    }
+
+    #[test]
+    fn without_vectors_the_chain_goes_round_msix() {
+        let config = Config::new(Shape {
+            vectors: 0,
+            ..config().shape
+        });
+        let power = usize::from(config.bytes[CAPABILITIES]);
+        let next = usize::from(config.bytes[power + 1]);
+        assert_eq!(config.bytes[next], 0x10, "PCI Express comes after power");
+        assert_eq!(config.bytes[next + 1], 0, "and is the last");
     }
 
     #[test]
