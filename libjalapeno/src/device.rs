@@ -283,7 +283,7 @@ impl Device {
         self.mark.check()?;
         if self.transport.is_lost() {
             return Err(Error::Lost {
-                why: "the connection to it broke",
+                why: "its connection broke, or its link failed (AER): open it again",
             });
         }
         Ok(())

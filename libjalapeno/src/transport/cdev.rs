@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::group::no_remapping;
+use super::group::{no_remapping, not_viable};
 use super::iova::{self, Layout};
 use super::opening::{node, refused_node};
 use super::vfio::{AddressSpace, Vfio, refused};
@@ -48,6 +48,10 @@ pub(super) fn open(function: &Function, owns: bool) -> Result<Arc<dyn Transport>
             // What the kernel says of a device that another opener bound already.
             Some(libc::EINVAL) => {
                 refused_node(function, &path, io::Error::from_raw_os_error(libc::EBUSY))
+            }
+            // Another driver of the group owns its DMA; EPERM also where nothing remaps interrupts.
+            Some(libc::EPERM | libc::EBUSY) if !function.in_the_way().is_empty() => {
+                not_viable(function)
             }
             Some(libc::EPERM) => no_remapping(function, source),
             _ => refused_node(function, &path, source),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use vfio_bindings::bindings::vfio;
 
 use super::iova::{self, Layout};
-use super::opening::{node, refused_node};
+use super::opening::{no_iommu, node, refused_node};
 use super::vfio::{AddressSpace, Vfio, refused};
 use super::{Transport, uapi};
 use crate::error::{Error, Result};
@@ -29,13 +29,7 @@ struct Type1 {
 /// Opens `function` through its group.
 pub(super) fn open(function: &Function, owns: bool) -> Result<Arc<dyn Transport>> {
     let said = |tried| move |source| refused(tried, function, source);
-    let path = function.group_node().ok_or_else(|| Error::Unsupported {
-        what: format!(
-            "opening {}: it is in no IOMMU group: turn the IOMMU on in the firmware's setup and by \
-             intel_iommu=on or amd_iommu=on on the kernel's command line",
-            function.address
-        ),
-    })?;
+    let path = function.group_node().ok_or_else(|| no_iommu(function))?;
     let group = node(function, &path)?;
     let container = node(function, &function.root().file("dev/vfio/vfio"))?;
     let version = uapi::api_version(container.as_fd()).map_err(said("ask VFIO's version for"))?;
@@ -72,7 +66,7 @@ pub(super) fn open(function: &Function, owns: bool) -> Result<Arc<dyn Transport>
 }
 
 /// Names who is in the way.
-fn not_viable(function: &Function) -> Error {
+pub(super) fn not_viable(function: &Function) -> Error {
     let group = function.group().unwrap_or(0);
     let others: Vec<String> = function
         .in_the_way()

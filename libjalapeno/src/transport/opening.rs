@@ -41,11 +41,15 @@ impl std::str::FromStr for Backend {
 /// Longest that a killed owner may take to exit: its close resets the device.
 const EXIT_TIME: Duration = Duration::from_secs(1);
 
+/// Longest that a reset of the kernel's own may take: of the link, after an error of it.
+const RECOVERY_TIME: Duration = Duration::from_secs(3);
+
 /// Opens `function`. `owns`: to run jobs.
 ///
 /// # Errors
 /// `NotFound`, `Permission`, `Busy` (after 1 s; names the holder), `Unsupported` (no IOMMU, a
-/// group that is not viable, another driver; each in words), `Io`.
+/// group that is not viable, another driver; each in words), `Io` (after 3 s, where the kernel
+/// itself resets it all the time).
 pub fn open(function: &Function, backend: Backend, owns: bool) -> Result<Arc<dyn Transport>> {
     survey(function)?;
     let begin = Instant::now();
@@ -57,6 +61,13 @@ pub fn open(function: &Function, backend: Backend, owns: bool) -> Result<Arc<dyn
             Backend::Auto => group::open(function, owns),
         };
         match opened {
+            // A link that failed is being recovered, or somebody asked sysfs for a reset.
+            Err(Error::Io { source, .. })
+                if source.raw_os_error() == Some(libc::EAGAIN)
+                    && begin.elapsed() < RECOVERY_TIME =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             Err(Error::Busy { on, .. }) => {
                 if begin.elapsed() >= EXIT_TIME {
                     let holder = function.holders().first().copied();
@@ -89,6 +100,10 @@ pub(crate) fn survey(function: &Function) -> Result<()> {
         }
         return Ok(());
     }
+    // Without an IOMMU vfio-pci refuses a card; to bind it again would be no help.
+    if function.group().is_none() {
+        return Err(no_iommu(function));
+    }
     let bound = match function.driver() {
         Some(driver) => format!("it is bound to {driver}"),
         None => "no driver is bound to it".into(),
@@ -98,6 +113,17 @@ pub(crate) fn survey(function: &Function) -> Result<()> {
             "opening {address}: {bound}, not to vfio-pci: docs/install.md says how to bind it"
         ),
     })
+}
+
+/// The function is in no group of an IOMMU.
+pub(super) fn no_iommu(function: &Function) -> Error {
+    Error::Unsupported {
+        what: format!(
+            "opening {}: it is in no IOMMU group: turn the IOMMU on in the firmware's setup and by \
+             intel_iommu=on or amd_iommu=on on the kernel's command line",
+            function.address
+        ),
+    }
 }
 
 /// Opens one of VFIO's nodes.
@@ -121,6 +147,11 @@ pub(super) fn refused_node(function: &Function, path: &Path, source: io::Error) 
             tried: "open",
             hint: permission_hint(path),
             on,
+        },
+        Some(libc::EAGAIN) => Error::Io {
+            tried: "wait for the kernel's own reset of",
+            on: function.address.clone(),
+            source,
         },
         Some(libc::ENOENT | libc::ENXIO) => Error::NotFound {
             name: function.address.clone(),
@@ -180,6 +211,8 @@ mod tests {
         assert!(why(&unbound, Backend::Auto).contains("no driver is bound"));
         let bare = machine.function("0000:04:00.0", OURS, None, Some("vfio-pci"));
         assert!(why(&bare, Backend::Auto).contains("no IOMMU group"));
+        let refused = machine.function("0000:06:00.0", OURS, None, None);
+        assert!(why(&refused, Backend::Auto).contains("no IOMMU group"));
         let unsafe_ = machine.function("0000:05:00.0", OURS, Some(5), Some("vfio-pci"));
         machine.write("sys/kernel/iommu_groups/5/name", "vfio-noiommu\n");
         assert!(why(&unsafe_, Backend::Auto).contains("without an IOMMU"));
@@ -221,6 +254,12 @@ mod tests {
         machine.process(77, &machine.path.join("dev/vfio/7"));
         let busy = io::Error::from_raw_os_error(libc::EBUSY);
         let error = refused_node(&card, Path::new("/dev/vfio/7"), busy);
+        let resets = io::Error::from_raw_os_error(libc::EAGAIN);
+        let text = refused_node(&card, Path::new("/dev/vfio/7"), resets).to_string();
+        assert!(
+            text.contains("the kernel's own reset of 0000:02:00.0"),
+            "{text}"
+        );
         assert!(matches!(error, Error::Busy { .. }));
         assert_eq!(card.holders(), [77]);
     }
