@@ -115,6 +115,8 @@ static void jal_resume(struct pci_dev *pdev)
 	jal_shut(jal, JAL_SHUT_ERROR, false);
 	jal_record(jal, "recovered");
 	jal_announce(jal, "recovered");
+	/* An owner who let go while nobody could look left HBM as it was. */
+	jal_scrub_retry(jal);
 }
 
 static const struct pci_error_handlers jal_error_handlers = {

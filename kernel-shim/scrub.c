@@ -90,7 +90,11 @@ void jal_scrub_retry(struct jal_device *jal)
 		jal_scrub_start(jal);
 }
 
-/* Hands HBM out once it is clean; -EIO after a failed scrub, -EBUSY when it overran all bounds. */
+/*
+ * Hands HBM out once it is clean; -EIO after a failed scrub, -EAGAIN while an
+ * error of the link that it failed for is being recovered, -EBUSY when it
+ * overran all bounds.
+ */
 int jal_scrub_take(struct jal_device *jal)
 {
 	const unsigned long bound =
@@ -103,7 +107,7 @@ int jal_scrub_take(struct jal_device *jal)
 	case JAL_HBM_CLEAN:
 		return 0;
 	case JAL_HBM_FAILED:
-		return -EIO;
+		return test_bit(JAL_SHUT_ERROR, &jal->shut) ? -EAGAIN : -EIO;
 	default:
 		return -EBUSY;
 	}
