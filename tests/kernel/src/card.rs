@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::{Value, json};
 
 use crate::machine::Held;
 
@@ -25,14 +26,14 @@ const UP_BY: Duration = Duration::from_secs(5);
 
 impl Card {
     /// Starts an emulator whose socket and log are in `folder`, and waits until it listens.
-    pub fn start(folder: &Path, number: usize, more: &[String]) -> io::Result<Self> {
+    pub fn start(folder: &Path, number: usize, more: &[&str]) -> io::Result<Self> {
         let program = emulator()?;
         let socket = folder.join(format!("card{number}.sock"));
         let _ = std::fs::remove_file(&socket);
         let said = folder.join(format!("card{number}.log"));
         let log = File::create(&said)?;
         let mut arguments = vec!["--socket".to_owned(), socket.display().to_string()];
-        arguments.extend_from_slice(more);
+        arguments.extend(more.iter().map(|word| (*word).to_owned()));
         let mut held = Held::start(
             &program,
             &arguments,
@@ -89,20 +90,28 @@ impl Card {
         Ok(counted.map(|line| line.trim_end().to_owned()).collect())
     }
 
-    /// The `-device` arguments: a root port of its own, and the card behind it.
-    pub fn devices(&self, number: usize) -> [String; 2] {
-        let port = format!("card{number}");
-        [
-            format!(
-                "pcie-root-port,id={port},chassis={},slot={}",
-                10 + number,
-                10 + number
-            ),
-            format!(
-                r#"{{"driver":"vfio-user-pci","id":"jal{number}","bus":"{port}","socket":{{"path":"{}","type":"unix"}}}}"#,
-                self.socket.display()
-            ),
-        ]
+    /// The `-device` argument of a root port of its own.
+    pub fn port(number: usize) -> String {
+        let at = 10 + number;
+        format!("pcie-root-port,id=card{number},chassis={at},slot={at}")
+    }
+
+    /// The card behind that port, as `-device` and `device_add` take it.
+    pub fn device(&self, number: usize) -> Value {
+        json!({
+            "driver": "vfio-user-pci",
+            "id": format!("jal{number}"),
+            "bus": format!("card{number}"),
+            "socket": { "path": self.socket, "type": "unix" },
+        })
+    }
+
+    /// Ends the emulator at once, as the kernel ends a process that ran out of memory.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.emulator.0.kill()
     }
 }
 

@@ -2,10 +2,13 @@
 
 mod card;
 mod cpio;
+mod events;
+mod hands;
 mod kernel_log;
 mod leg;
 mod machine;
 mod marks;
+mod monitor;
 mod program;
 mod report;
 
@@ -20,9 +23,10 @@ use std::time::{Duration, Instant};
 
 use card::Card;
 use cpio::Archive;
+use events::Beside;
+use hands::Hands;
 use leg::{LEGS, Leg, Unprepared};
 use machine::Machine;
-use marks::Marks;
 use report::{Case, Count, Outcome};
 
 /// One boot of a leg: what is in the machine and which stories run there.
@@ -38,6 +42,7 @@ struct Boot {
     /// `vendor:device` ids that are given to it.
     bind: &'static str,
     stories: &'static [&'static str],
+    beside: Beside,
 }
 
 /// Who holds the devices for user space.
@@ -67,6 +72,7 @@ const BOOTS: [Boot; 5] = [
         driver: Driver::VfioPci,
         bind: "1234:11e8 8086:10c9",
         stories: &["stock-devices"],
+        beside: Beside::NOTHING,
     },
     Boot {
         name: "cards",
@@ -75,6 +81,7 @@ const BOOTS: [Boot; 5] = [
         driver: Driver::VfioPci,
         bind: CARD,
         stories: &["card", "owners", "doctor"],
+        beside: Beside::NOTHING,
     },
     Boot {
         name: "library",
@@ -83,6 +90,7 @@ const BOOTS: [Boot; 5] = [
         driver: Driver::VfioPci,
         bind: CARD,
         stories: &LIBRARY,
+        beside: Beside::NOTHING,
     },
     Boot {
         name: "library-shim",
@@ -91,6 +99,7 @@ const BOOTS: [Boot; 5] = [
         driver: Driver::Shim,
         bind: CARD,
         stories: &LIBRARY,
+        beside: Beside::NOTHING,
     },
     Boot {
         name: "shim",
@@ -99,6 +108,7 @@ const BOOTS: [Boot; 5] = [
         driver: Driver::Shim,
         bind: CARD,
         stories: &["card", "owners", "shim", "sensors", "doctor"],
+        beside: Beside::NOTHING,
     },
 ];
 
@@ -113,13 +123,18 @@ fn main() -> ExitCode {
     });
     let boots: Vec<&Boot> = BOOTS
         .iter()
+        .chain(&events::BOOTS)
         .filter(|boot| only.as_ref().is_none_or(|only| only == boot.name))
         .collect();
     if wanted.iter().any(|word| word == "--help") {
         println!(
             "usage: test-kernel [LEG...] [--only BOOT]\nlegs: all, {} (debug only when named: its kernel takes minutes to build)\nboots: {}",
             LEGS.map(|leg| leg.name).join(", "),
-            BOOTS.map(|boot| boot.name).join(", ")
+            boots
+                .iter()
+                .map(|boot| boot.name)
+                .collect::<Vec<_>>()
+                .join(", ")
         );
         return ExitCode::SUCCESS;
     }
@@ -218,41 +233,63 @@ fn alone(name: &str, outcome: Outcome, reason: String) -> Vec<Case> {
 }
 
 fn run_boot(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<Case>> {
+    if let Some(why) = boot.beside.absent_from(leg.name) {
+        return Ok(alone("boot", Outcome::Skipped, why.to_owned()));
+    }
     let folder = cache
         .join("runs")
         .join(format!("{}-{}", leg.name, boot.name));
     fs::create_dir_all(&folder)?;
     let initramfs = folder.join("initramfs.cpio");
     fs::write(&initramfs, userland(leg, boot, cache)?)?;
-    let cards: Vec<Card> = (0..boot.cards)
+    let cards: Vec<Card> = (0..boot.cards + boot.beside.spares)
         .map(|number| {
             // As much as the stories' own cards have; a seed of its own gives each card its UUID.
-            let more = ["--hbm", "64M", "--seed", &(number + 1).to_string()].map(str::to_owned);
+            let seed = (number + 1).to_string();
+            let mut more = vec!["--hbm", "64M", "--seed", &seed];
+            if number >= boot.cards {
+                more.push("--no-msix");
+            }
             Card::start(&folder, number, &more)
         })
         .collect::<Result<_, _>>()?;
-    let mut devices = vec!["intel-iommu,intremap=on,caching-mode=on".to_owned()];
-    devices.extend(boot.stock.iter().map(|device| (*device).to_owned()));
-    devices.extend(
-        cards
-            .iter()
-            .enumerate()
-            .flat_map(|(number, card)| card.devices(number)),
-    );
+    let devices = devices(boot, &cards);
+    let mut hands = Hands::new(cards, &folder);
     let machine = Machine {
         qemu: leg::home().join("qemu"),
         kernel: cache.join(leg.kernel).join("vmlinuz"),
         initramfs,
         folder: &folder,
         devices,
-        append: "intel_iommu=on".to_owned(),
+        more: hands.arguments().to_vec(),
+        append: format!("intel_iommu=on {}", boot.beside.append),
     };
-    let ending = machine.run(Marks::new(&cards), DEADLINE)?;
-    drop(cards);
+    let ending = machine.run(DEADLINE, &mut hands, boot.beside.hangs)?;
     let took = ending.took.as_secs_f64();
     let mut cases = ending.report.close(&ending.words);
+    cases.extend(hands.close());
     cases.push(judge_log(&ending.log, took, &folder));
     Ok(cases)
+}
+
+/// QEMU's devices: an IOMMU, stock ones, a root port a card, and the cards that are plugged in
+/// from the start.
+fn devices(boot: &Boot, cards: &[Card]) -> Vec<String> {
+    let mut devices = Vec::new();
+    if boot.beside.iommu {
+        devices.push("intel-iommu,intremap=on,caching-mode=on".to_owned());
+    }
+    devices.extend(boot.stock.iter().map(|device| (*device).to_owned()));
+    devices.extend((0..cards.len()).map(Card::port));
+    for (number, card) in cards.iter().enumerate().take(boot.cards) {
+        let mut device = card.device(number);
+        if boot.beside.company && number + 1 == boot.cards {
+            device["multifunction"] = true.into();
+            devices.push(format!("pci-serial,bus=card{number},addr=0.1"));
+        }
+        devices.push(device.to_string());
+    }
+    devices
 }
 
 /// The kernel's log is a case of its own: there, and without a complaint.
@@ -302,7 +339,12 @@ fn userland(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<u8>> {
     for story in boot.stories {
         program::enter_for(&mut archive, story)?;
     }
-    for module in leg.modules {
+    // A kernel without modules has all of them inside.
+    let beside: &[&str] = match leg.modules {
+        [] => &[],
+        _ => boot.beside.modules,
+    };
+    for module in leg.modules.iter().chain(beside) {
         let file = format!("{module}.ko");
         archive.copy(
             &format!("modules/{file}"),
@@ -327,13 +369,15 @@ fn userland(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<u8>> {
         Driver::Shim => ("jalapeno_vfio_pci", " jalapeno_vfio_pci"),
     };
     let settings = format!(
-        "KERNEL={}\nBACKEND={}\nDRIVER={driver}\nBIND='{}'\nCARD={CARD}\nCARDS={}\n\
-         MODULES='{}{last_module}'\nEXPECT_RELEASE={}\n",
+        "KERNEL={}\nBOOT={}\nBACKEND={}\nDRIVER={driver}\nBIND='{}'\nCARD={CARD}\nCARDS={}\n\
+         MODULES='{}{last_module} {}'\nEXPECT_RELEASE={}\n",
         leg.family,
+        boot.name,
         leg.backend,
         boot.bind,
         boot.cards,
         leg.modules.join(" "),
+        beside.join(" "),
         release.trim(),
     );
     archive.file("leg", settings.as_bytes())?;

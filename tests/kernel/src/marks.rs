@@ -9,36 +9,31 @@ use std::io;
 
 use crate::card::Card;
 
-/// The cards of a machine, and the intervals that are open.
-#[derive(Debug)]
-pub struct Marks<'a> {
-    cards: &'a [Card],
+/// The intervals that are open.
+#[derive(Debug, Default)]
+pub struct Marks {
     open: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
-impl<'a> Marks<'a> {
-    /// No interval is open.
-    pub fn new(cards: &'a [Card]) -> Self {
-        Self {
-            cards,
-            open: BTreeMap::new(),
-        }
-    }
-
-    /// Takes a line; the end of an interval is a case, which it gives as the report reads it.
-    pub fn line(&mut self, line: &str) -> Option<String> {
+impl Marks {
+    /// Takes a line of a machine with these cards; the end of an interval is a case, which it gives
+    /// as the report reads it.
+    pub fn line(&mut self, line: &str, cards: &[Card]) -> Option<String> {
         let rest = line.trim_end().strip_prefix("MARK ")?;
         let mut words = rest.splitn(4, ' ');
         let name = words.next()?;
         let told = match (words.next(), words.next()) {
-            (Some("begin"), None) => match self.count() {
+            (Some("begin"), None) => match count(cards) {
                 Ok(counts) => {
                     self.open.insert(name.to_owned(), counts);
                     return None;
                 }
                 Err(why) => Err(why.to_string()),
             },
-            (Some("end"), Some(most)) => self.end(name, most, words.next().unwrap_or_default()),
+            (Some("end"), Some(most)) => {
+                let words = words.next().unwrap_or_default();
+                self.end(name, most, words, cards)
+            }
             _ => Err(format!("no mark is written so: {line}")),
         };
         Some(match told {
@@ -47,9 +42,15 @@ impl<'a> Marks<'a> {
         })
     }
 
-    fn end(&mut self, name: &str, most: &str, words: &str) -> Result<String, String> {
+    fn end(
+        &mut self,
+        name: &str,
+        most: &str,
+        words: &str,
+        cards: &[Card],
+    ) -> Result<String, String> {
         let before = self.open.remove(name).ok_or("it never began")?;
-        let now = self.count().map_err(|why| why.to_string())?;
+        let now = count(cards).map_err(|why| why.to_string())?;
         let grown: Vec<(String, u64)> = now
             .into_iter()
             .map(|(command, count)| {
@@ -66,16 +67,16 @@ impl<'a> Marks<'a> {
             _ => Ok(told),
         }
     }
+}
 
-    fn count(&self) -> io::Result<BTreeMap<String, u64>> {
-        let mut all = BTreeMap::new();
-        for card in self.cards {
-            for (command, count) in card.messages()? {
-                *all.entry(command).or_default() += count;
-            }
+fn count(cards: &[Card]) -> io::Result<BTreeMap<String, u64>> {
+    let mut all = BTreeMap::new();
+    for card in cards {
+        for (command, count) in card.messages()? {
+            *all.entry(command).or_default() += count;
         }
-        Ok(all)
     }
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -84,8 +85,8 @@ mod tests {
 
     #[test]
     fn an_interval_has_a_beginning_and_a_number_or_is_a_failure() {
-        let mut marks = Marks::new(&[]);
-        let mut case = |line: &str| marks.line(line).unwrap_or_default();
+        let mut marks = Marks::default();
+        let mut case = |line: &str| marks.line(line, &[]).unwrap_or_default();
         assert_eq!(case("CASE a pass"), "");
         assert!(case("MARK a end 0").contains("fail it never began"));
         assert_eq!(case("MARK a begin"), "");

@@ -33,8 +33,9 @@ fn libraries(said: &str) -> Vec<String> {
 }
 
 /// What a story starts beside the guest's own programs, and the files it reads.
-const NEEDS: [(&str, &[&str], &[&str]); 5] = [
+const NEEDS: [(&str, &[&str], &[&str]); 6] = [
     ("library", &["library"], &[]),
+    ("events", &["events"], &[]),
     ("device", &["device"], &[]),
     ("doctor", &["jalctl"], &[]),
     ("c-programs", &["library", "abi", "raii", "copy"], &[]),

@@ -1,0 +1,134 @@
+//! The link: uncorrectable errors that the kernel's aer_inject puts into its own error handling.
+
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use jalapeno::error::Code;
+use jalapeno::hw::packets::{Opcode, WaitOp, header};
+use jalapeno::{QueueOptions, Session};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
+
+use crate::leaving::turns_readable;
+use crate::stage::{SOON, Stage, function, open, packet, until, work};
+
+/// A poisoned TLP: not fatal by default.
+const POISONED: u32 = 1 << 12;
+/// A malformed TLP: fatal by default.
+const MALFORMED: u32 = 1 << 18;
+/// AER's register of which errors are fatal, in its capability.
+const SEVERITY: u64 = 0x0C;
+
+/// What `struct aer_error_inj` of the kernel wants: bus, device, function, padding, uncorrectable
+/// and correctable bits, four words of header, domain.
+fn inject(card: &str, bits: u32) {
+    let number = |from: usize, to: usize| u8::from_str_radix(&card[from..to], 16).expect("hex");
+    let mut bytes = vec![number(5, 7), number(8, 10), number(11, 12), 0];
+    for word in [bits, 0, 0, 0, 0, 0, 0] {
+        bytes.extend_from_slice(&u32::to_le_bytes(word));
+    }
+    fs::write("/dev/aer_inject", bytes).expect("the error is injected");
+}
+
+/// Where the AER capability stands in config space; has the card call these errors fatal.
+fn call_fatal(card: &str, bits: u32) {
+    use std::os::unix::fs::FileExt;
+    let config = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(function(card).path().join("config"))
+        .expect("config space");
+    let word = |at: u64| {
+        let mut bytes = [0; 4];
+        config.read_exact_at(&mut bytes, at).expect("read");
+        u32::from_le_bytes(bytes)
+    };
+    assert_eq!(word(0x100) & 0xFFFF, 1, "AER is the first");
+    let before = word(0x100 + SEVERITY);
+    config
+        .write_all_at(&(before | bits).to_le_bytes(), 0x100 + SEVERITY)
+        .expect("written");
+    assert_eq!(word(0x100 + SEVERITY), before | bits, "it takes them");
+}
+
+/// The kernel's uevents from here on.
+fn uevents() -> OwnedFd {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let events = socket(
+        AddressFamily::Netlink,
+        SockType::Datagram,
+        flags,
+        SockProtocol::NetlinkKObjectUEvent,
+    )
+    .expect("a socket");
+    bind(events.as_raw_fd(), &NetlinkAddr::new(0, 1)).expect("listening");
+    events
+}
+
+/// The values of JALAPENO_EVENT in the uevents that came.
+fn announced(events: &OwnedFd) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut bytes = vec![0; 8192];
+    while let Ok(count) = recv(events.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
+        let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
+        found.extend(
+            text.split('\0')
+                .filter_map(|word| word.strip_prefix("JALAPENO_EVENT="))
+                .map(str::to_owned),
+        );
+    }
+    found
+}
+
+/// An owner sleeps for a job when the link fails: it is told, lets go, and comes back.
+fn told_of(stage: &Stage, bits: u32) -> String {
+    let card = stage.card();
+    let device = open(card);
+    let session = Session::new(&device).expect("a session");
+    let gate = session.fence(0).expect("a fence");
+    let mut queue = session.queue(QueueOptions::default()).expect("a queue");
+    let mut wait = packet(Opcode::Wait, [gate.address().0, 1, 0, 0, 0]);
+    wait.header = header(Opcode::Wait, WaitOp::AtLeast as u32);
+    let last = queue.submit_one(&wait).expect("submitted");
+    let completions = queue.completions().clone();
+    let waiter = std::thread::spawn(move || completions.wait(last, Some(SOON)));
+    std::thread::sleep(Duration::from_millis(50));
+    let failed = device.transport().lost_fd().expect("an fd");
+    let events = uevents();
+    let begin = Instant::now();
+    inject(card, bits);
+    assert!(turns_readable(&failed), "the owner hears of it");
+    let heard = begin.elapsed();
+    let error = device.check().expect_err("it is as good as lost");
+    assert_eq!(error.code(), Code::Lost, "{error}");
+    let waited = waiter.join().expect("the waiter ends");
+    let ended = begin.elapsed();
+    assert_eq!(waited.expect_err("lost").code(), Code::Lost);
+    assert!(ended < SOON / 2, "the waiter is not left to its deadline");
+    drop((queue, gate, session, device));
+    if stage.has_shim() {
+        let mut said = announced(&events);
+        until("the shim says that it recovered", SOON, || {
+            said.extend(announced(&events));
+            said.iter().any(|event| event == "recovered")
+        });
+        assert!(said.iter().any(|event| event == "aer"), "{said:?}");
+    }
+    work(&open(card), 15, 2);
+    format!(
+        "told after {} ms, the sleeper after {} ms: {error}; opened again it works",
+        heard.as_millis(),
+        ended.as_millis()
+    )
+}
+
+pub fn not_fatal(stage: &Stage) -> String {
+    told_of(stage, POISONED)
+}
+
+pub fn fatal(stage: &Stage) -> String {
+    call_fatal(stage.card(), MALFORMED);
+    told_of(stage, MALFORMED)
+}

@@ -1,0 +1,99 @@
+//! What only a kernel can show: `events BOOT` plays that boot's stories and says how each went, in
+//! the form the harness reads (`CASE name pass|fail words`).
+//!
+//! `BACKEND` (type1, cdev), `KERNEL` and `DRIVER` come from the leg.
+
+mod bare;
+mod dying;
+mod leaving;
+mod link;
+mod owners;
+mod part;
+mod plugging;
+mod sensors;
+mod stage;
+mod users;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use stage::Stage;
+
+/// Plays on the cards of the stage, gives what is worth telling, panics when it fails.
+type Story = fn(&Stage) -> String;
+
+const EVENTS: &[(&str, Story)] = &[
+    ("user-outside-the-group", users::outside_the_group),
+    ("user-in-the-group", users::in_the_group),
+    ("killed-owner", owners::killed_and_followed_at_once),
+    ("holder-that-stays", owners::one_that_stays_is_named),
+    ("two-cards", owners::two_cards_at_once),
+    ("group-in-the-way", owners::another_driver_in_the_group),
+    ("deaf-owner", leaving::an_owner_that_does_not_listen),
+    ("remove-and-rescan", leaving::removed_and_found_again),
+    ("hot-plug", plugging::in_a_running_machine),
+    ("unplug-owned", plugging::out_while_owned),
+    ("unplug-free", plugging::out_while_free),
+    ("link-error", link::not_fatal),
+    ("link-error-fatal", link::fatal),
+];
+
+const SHIM: &[(&str, Story)] = &[
+    ("sensors-in-resets", sensors::while_the_library_resets),
+    ("killed-owner", owners::killed_and_followed_at_once),
+    ("deaf-owner", leaving::an_owner_that_does_not_listen),
+    ("remove-and-rescan", leaving::removed_and_found_again),
+    ("hot-plug", plugging::in_a_running_machine),
+    ("unplug-owned", plugging::out_while_owned),
+    ("unplug-free", plugging::out_while_free),
+    ("link-error", link::not_fatal),
+    ("link-error-fatal", link::fatal),
+    ("sensors-after-errors", sensors::after_errors),
+];
+
+const BARE: &[(&str, Story)] = &[("no-iommu", bare::refused_with_the_reason)];
+
+const DYING: &[(&str, Story)] = &[("emulator-killed", dying::told_by_the_deadline)];
+
+fn play(name: &str, story: Story, stage: &Stage) -> bool {
+    let begin = Instant::now();
+    let told = catch_unwind(AssertUnwindSafe(|| story(stage)));
+    let took = begin.elapsed().as_millis();
+    match &told {
+        Ok(words) => println!("CASE {name} pass {words} ({took} ms)"),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            let words = text.unwrap_or("it panicked").replace('\n', " ");
+            println!("CASE {name} fail {words} ({took} ms)");
+        }
+    }
+    told.is_ok()
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let stories = match words.as_slice() {
+        ["part", name, card] => return part::play(name, card),
+        ["events"] => EVENTS,
+        ["events-shim"] => SHIM,
+        ["bare"] => BARE,
+        ["dying"] => DYING,
+        _ => {
+            eprintln!("usage: events BOOT");
+            return ExitCode::from(2);
+        }
+    };
+    let stage = Stage::new();
+    let failed = stories
+        .iter()
+        .filter(|(name, story)| !play(name, *story, &stage))
+        .count();
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,106 @@
+//! Owners: one after another, two side by side, and who else is in the card's group.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use jalapeno::error::Error;
+use jalapeno::transport::opening::Backend;
+use jalapeno::{Device, Role};
+
+use crate::part::Part;
+use crate::stage::{Stage, function, open, work};
+
+fn part_of(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Cdev => "hold-cdev",
+        _ => "hold-group",
+    }
+}
+
+pub fn killed_and_followed_at_once(stage: &Stage) -> String {
+    let mut told = Vec::new();
+    for &backend in stage.backends() {
+        let mut first = Part::start(part_of(backend), stage.card());
+        first.hear("held");
+        first.kill();
+        let begin = Instant::now();
+        let next = Device::open_by(stage.card(), Role::Compute, backend);
+        let took = begin.elapsed();
+        let next = next.expect("the next owner's open is patient");
+        work(&next, 7, 1);
+        told.push(format!("{} {} ms", next.info().backend, took.as_millis()));
+    }
+    format!("open after kill -9: {}", told.join(", "))
+}
+
+pub fn one_that_stays_is_named(stage: &Stage) -> String {
+    let mut told = Vec::new();
+    for &backend in stage.backends() {
+        let mut first = Part::start(part_of(backend), stage.card());
+        first.hear("held");
+        let begin = Instant::now();
+        let error = Device::open_by(stage.card(), Role::Compute, backend).expect_err("in use");
+        let took = begin.elapsed();
+        let Error::Busy { holder, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(*holder, Some(first.pid()), "{error}");
+        let patience = Duration::from_secs(1)..Duration::from_secs(4);
+        assert!(patience.contains(&took), "patience of {took:?}");
+        told.push(format!("{error}, after {} ms", took.as_millis()));
+    }
+    told.join("; ")
+}
+
+pub fn two_cards_at_once(stage: &Stage) -> String {
+    // The second has a neighbour that is in the way.
+    let neighbour = neighbour(&stage.cards[1]);
+    release(&neighbour);
+    let devices: Vec<_> = stage.cards.iter().map(|card| open(card)).collect();
+    assert_ne!(devices[0].info().uuid, devices[1].info().uuid);
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for (device, seed) in devices.iter().zip([0x11, 0x77]) {
+            scope.spawn(move || work(device, seed, 100));
+        }
+    });
+    let took = begin.elapsed().as_millis();
+    drop(devices);
+    occupy(&neighbour);
+    format!("100 rounds on each of two cards in {took} ms")
+}
+
+/// The other function of a card's slot.
+fn neighbour(card: &str) -> String {
+    format!("{}1", &card[..card.len() - 1])
+}
+
+const SERIAL: &str = "/sys/bus/pci/drivers/serial";
+
+fn release(address: &str) {
+    fs::write(format!("{SERIAL}/unbind"), address).expect("the serial port is let go");
+}
+
+fn occupy(address: &str) {
+    fs::write(format!("{SERIAL}/bind"), address).expect("the serial port is taken");
+}
+
+pub fn another_driver_in_the_group(stage: &Stage) -> String {
+    let card = &stage.cards[1];
+    let neighbour = neighbour(card);
+    assert_eq!(function(card).group(), function(&neighbour).group());
+    assert_eq!(function(&neighbour).driver().as_deref(), Some("serial"));
+    let mut told = String::new();
+    for &backend in stage.backends() {
+        let error = Device::open_by(card, Role::Compute, backend).expect_err("not viable");
+        told = error.to_string();
+        assert!(
+            told.contains(&format!("{neighbour} is bound to serial")),
+            "{told}"
+        );
+    }
+    release(&neighbour);
+    work(&open(card), 9, 1);
+    occupy(&neighbour);
+    told
+}

@@ -1,0 +1,82 @@
+//! Plugging: a card comes into a running machine, and goes while it is owned, or free.
+
+use std::time::{Duration, Instant};
+
+use jalapeno::{Device, Role};
+
+use crate::leaving::turns_readable;
+use crate::stage::{SOON, Stage, cards, function, open, until, work};
+
+/// The card that was not there at boot.
+fn plugged(stage: &Stage) -> Option<String> {
+    cards().into_iter().find(|card| !stage.cards.contains(card))
+}
+
+fn plug(stage: &Stage) -> String {
+    println!("HOST plug {}", stage.spare);
+    until("a card comes", SOON, || plugged(stage).is_some());
+    let card = plugged(stage).expect("there");
+    // The kernel still looks at it: its BARs come last, before drivers.
+    until("it has its BARs", SOON, || {
+        function(&card).bar_bytes(0).is_some_and(|bytes| bytes > 0)
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    stage.bind(&card);
+    card
+}
+
+pub fn in_a_running_machine(stage: &Stage) -> String {
+    assert_eq!(plugged(stage), None);
+    let begin = Instant::now();
+    let card = plug(stage);
+    let took = begin.elapsed();
+    let device = open(&card);
+    assert_eq!(device.info().vectors, 0, "it has no MSI-X");
+    work(&device, 12, 20);
+    format!(
+        "{card} bound {} ms after it was plugged; no vector, polled",
+        took.as_millis()
+    )
+}
+
+pub fn out_while_owned(stage: &Stage) -> String {
+    let card = plugged(stage).expect("plugged by the story before");
+    let device = open(&card);
+    let wanted = device.wanted_back_fd().expect("an fd");
+    println!("HOST unplug {}", stage.spare);
+    let begin = Instant::now();
+    // The kernel gives five seconds to think better of it.
+    assert!(turns_readable(&wanted), "the host asks");
+    let asked = begin.elapsed();
+    assert!(device.is_wanted_back());
+    work(&device, 13, 1);
+    assert!(function(&card).is_there(), "it stays while it is owned");
+    drop(device);
+    let took = until("it goes", SOON, || !function(&card).is_there());
+    let error = Device::open(&card, Role::Compute).expect_err("it is gone");
+    assert!(
+        error
+            .to_string()
+            .contains("no PCI function has this address"),
+        "{error}"
+    );
+    format!(
+        "asked for after {} ms, gone {} ms after it was let go",
+        asked.as_millis(),
+        took.as_millis()
+    )
+}
+
+pub fn out_while_free(stage: &Stage) -> String {
+    assert_eq!(plugged(stage), None);
+    let card = plug(stage);
+    work(&open(&card), 14, 1);
+    println!("HOST unplug {}", stage.spare);
+    let begin = Instant::now();
+    until("it goes", SOON, || !function(&card).is_there());
+    let took = begin.elapsed();
+    format!(
+        "plugged again, gone {} ms after it was unplugged, 5 s of them the kernel's patience",
+        took.as_millis()
+    )
+}

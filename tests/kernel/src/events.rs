@@ -1,0 +1,108 @@
+//! The boots for what only a kernel can show: removal, hot plug, errors of the link, no IOMMU, death.
+
+use crate::{Boot, CARD, Driver};
+
+/// What a machine has beside its cards, and on which legs it runs.
+#[derive(Debug)]
+pub struct Beside {
+    /// Cards that are plugged in while it runs. They have no MSI-X: QEMU 11.1 aborts when a
+    /// vfio-user card with MSI-X is unplugged.
+    pub spares: usize,
+    /// Whether the last card shares its slot, and so its IOMMU group, with a serial port.
+    pub company: bool,
+    /// Whether there is an IOMMU.
+    pub iommu: bool,
+    /// Whether the guest's own end is not waited for.
+    pub hangs: bool,
+    /// Modules beside the leg's.
+    pub modules: &'static [&'static str],
+    /// More kernel parameters.
+    pub append: &'static str,
+    /// The only legs it runs on, and why not on others.
+    pub only: Option<(&'static [&'static str], &'static str)>,
+}
+
+impl Beside {
+    /// An ordinary machine, on every leg.
+    pub const NOTHING: Self = Self {
+        spares: 0,
+        company: false,
+        iommu: true,
+        hangs: false,
+        modules: &[],
+        append: "",
+        only: None,
+    };
+
+    /// Why it does not run on a leg.
+    pub fn absent_from(&self, leg: &str) -> Option<&'static str> {
+        self.only
+            .filter(|(legs, _)| !legs.contains(&leg))
+            .map(|(_, why)| why)
+    }
+}
+
+/// See the file's head.
+pub const BOOTS: [Boot; 4] = [
+    Boot {
+        name: "events",
+        stock: &[],
+        cards: 2,
+        driver: Driver::VfioPci,
+        bind: CARD,
+        stories: &["events"],
+        beside: Beside {
+            spares: 1,
+            company: true,
+            modules: &["aer_inject"],
+            ..Beside::NOTHING
+        },
+    },
+    Boot {
+        name: "events-shim",
+        stock: &[],
+        cards: 1,
+        driver: Driver::Shim,
+        bind: CARD,
+        stories: &["events"],
+        beside: Beside {
+            spares: 1,
+            modules: &["aer_inject"],
+            ..Beside::NOTHING
+        },
+    },
+    Boot {
+        name: "bare",
+        stock: &[],
+        cards: 1,
+        driver: Driver::VfioPci,
+        bind: "", // the story binds it: that is what fails without an IOMMU
+        stories: &["events"],
+        beside: Beside {
+            iommu: false,
+            append: "vfio.enable_unsafe_noiommu_mode=1",
+            only: Some((
+                &["6.12", "debug"],
+                "a machine without an IOMMU is the same to all of Debian's kernels: 6.12 stands for \
+                 them; the mode without one is in the debug kernel alone",
+            )),
+            ..Beside::NOTHING
+        },
+    },
+    Boot {
+        name: "dying",
+        stock: &[],
+        cards: 1,
+        driver: Driver::VfioPci,
+        bind: CARD,
+        stories: &["events"],
+        beside: Beside {
+            hangs: true,
+            only: Some((
+                &["6.12"],
+                "a card whose server dies holds the machine up for a minute: one leg",
+            )),
+            ..Beside::NOTHING
+        },
+    },
+];

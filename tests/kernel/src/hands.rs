@@ -1,0 +1,108 @@
+//! The hands at a running machine: what the guest asks of its host by `HOST` lines.
+//!
+//! `HOST plug N` · `HOST unplug N` · `HOST kill N`, N the number of a card.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::card::Card;
+use crate::monitor::Monitor;
+use crate::report::{Case, Outcome};
+
+/// What stands ready beside a machine.
+#[derive(Debug)]
+pub struct Hands {
+    cards: Vec<Card>,
+    socket: PathBuf,
+    monitor: Option<Monitor>,
+    /// The devices that were unplugged, in order.
+    unplugged: Vec<String>,
+}
+
+impl Hands {
+    /// At these cards, and at QEMU's monitor in `folder`.
+    #[must_use]
+    pub fn new(cards: Vec<Card>, folder: &Path) -> Self {
+        let socket = folder.join("monitor.sock");
+        let _ = std::fs::remove_file(&socket); // of the run before
+        Self {
+            cards,
+            socket,
+            monitor: None,
+            unplugged: Vec::new(),
+        }
+    }
+
+    /// The machine's cards, those among them that are not plugged in yet.
+    #[must_use]
+    pub fn cards(&self) -> &[Card] {
+        &self.cards
+    }
+
+    /// QEMU's arguments for the monitor.
+    #[must_use]
+    pub fn arguments(&self) -> [String; 2] {
+        let place = format!("unix:{},server=on,wait=off", self.socket.display());
+        ["-qmp".to_owned(), place]
+    }
+
+    /// Does what the guest asks.
+    ///
+    /// # Errors
+    /// Why it cannot be done.
+    pub fn obey(&mut self, words: &str) -> io::Result<()> {
+        let unknown = || io::Error::other("plug, unplug or kill, and a card's number");
+        let (verb, number) = words.split_once(' ').ok_or_else(unknown)?;
+        let number: usize = number.parse().map_err(|_| unknown())?;
+        let card = self.cards.get_mut(number).ok_or_else(unknown)?;
+        match verb {
+            "plug" => {
+                let device = card.device(number);
+                // The guest is done with a card a moment before QEMU is.
+                let id = format!("jal{number}");
+                let before = self.unplugged.iter().filter(|gone| **gone == id).count();
+                let monitor = self.monitor()?;
+                monitor.await_deleted(&id, before)?;
+                monitor.execute("device_add", &device)
+            }
+            "unplug" => {
+                let id = format!("jal{number}");
+                self.monitor()?
+                    .execute("device_del", &json!({ "id": id }))?;
+                self.unplugged.push(id);
+                Ok(())
+            }
+            "kill" => card.kill(),
+            _ => Err(unknown()),
+        }
+    }
+
+    /// After the machine's end: whether QEMU let go of what was unplugged.
+    #[must_use]
+    pub fn close(self) -> Option<Case> {
+        if self.unplugged.is_empty() {
+            return None;
+        }
+        let deleted = self.monitor.map(Monitor::close).unwrap_or_default();
+        let outcome = match deleted == self.unplugged {
+            true => Outcome::Passed,
+            false => Outcome::Failed,
+        };
+        Some(Case {
+            name: "host/device-deleted".to_owned(),
+            outcome,
+            reason: format!("unplugged {:?}, deleted {deleted:?}", self.unplugged),
+        })
+    }
+
+    fn monitor(&mut self) -> io::Result<&mut Monitor> {
+        if self.monitor.is_none() {
+            self.monitor = Some(Monitor::connect(&self.socket)?);
+        }
+        self.monitor
+            .as_mut()
+            .ok_or_else(|| io::Error::other("no monitor"))
+    }
+}

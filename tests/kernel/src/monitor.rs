@@ -1,0 +1,137 @@
+//! QEMU's monitor: devices plugged and unplugged while the machine runs, by QMP.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// A QMP connection. QEMU answers each command in turn and tells of events between the answers.
+#[derive(Debug)]
+pub struct Monitor {
+    lines: BufReader<UnixStream>,
+    deleted: Vec<String>,
+}
+
+/// QEMU answers at once; a busy host may take its time.
+const ANSWER: Duration = Duration::from_secs(10);
+
+impl Monitor {
+    /// Connects to the socket that QEMU serves.
+    ///
+    /// # Errors
+    /// What the system says, or QEMU's refusal.
+    pub fn connect(socket: &Path) -> io::Result<Self> {
+        let begin = Instant::now();
+        let stream = loop {
+            match UnixStream::connect(socket) {
+                Err(_) if begin.elapsed() < ANSWER => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                other => break other?,
+            }
+        };
+        stream.set_read_timeout(Some(ANSWER))?;
+        let mut monitor = Self {
+            lines: BufReader::new(stream),
+            deleted: Vec::new(),
+        };
+        monitor.message()?; // the greeting
+        monitor.execute("qmp_capabilities", &json!({}))?;
+        Ok(monitor)
+    }
+
+    /// Runs one command to its answer.
+    ///
+    /// # Errors
+    /// What the system says, or QEMU's refusal in its own words.
+    pub fn execute(&mut self, command: &str, arguments: &Value) -> io::Result<()> {
+        let words = json!({ "execute": command, "arguments": arguments });
+        writeln!(self.lines.get_mut(), "{words}")?;
+        loop {
+            let said = self.message()?;
+            if let Some(why) = said.get("error") {
+                return Err(io::Error::other(format!("{command}: {}", why["desc"])));
+            }
+            if said.get("return").is_some() {
+                return Ok(());
+            }
+            self.event(&said);
+        }
+    }
+
+    /// Waits until QEMU has told of so many deletions of a device.
+    ///
+    /// # Errors
+    /// When it tells nothing for too long.
+    pub fn await_deleted(&mut self, id: &str, times: usize) -> io::Result<()> {
+        while self.deleted.iter().filter(|deleted| *deleted == id).count() < times {
+            let said = self.message()?;
+            self.event(&said);
+        }
+        Ok(())
+    }
+
+    /// The ids of the devices that QEMU told it deleted, up to its end.
+    #[must_use]
+    pub fn close(mut self) -> Vec<String> {
+        while let Ok(said) = self.message() {
+            self.event(&said);
+        }
+        self.deleted
+    }
+
+    fn event(&mut self, said: &Value) {
+        if said["event"] == "DEVICE_DELETED"
+            && let Some(id) = said["data"]["device"].as_str()
+        {
+            self.deleted.push(id.to_owned());
+        }
+    }
+
+    fn message(&mut self) -> io::Result<Value> {
+        let mut line = String::new();
+        if self.lines.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        serde_json::from_str(&line).map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    /// Connects a monitor to a peer that says these lines.
+    fn monitor(name: &str, lines: &'static str) -> io::Result<Monitor> {
+        let path = std::env::temp_dir().join(format!("monitor-{name}-{}", std::process::id()));
+        let listener = UnixListener::bind(&path)?;
+        let peer = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            stream.write_all(lines.as_bytes()).expect("written");
+            stream
+        });
+        let connected = Monitor::connect(&path);
+        drop(peer.join());
+        std::fs::remove_file(&path)?;
+        connected
+    }
+
+    #[test]
+    fn events_between_answers_are_kept() {
+        let lines = "{\"QMP\":{}}\n{\"return\":{}}\n\
+            {\"event\":\"DEVICE_DELETED\",\"data\":{\"path\":\"/a\"}}\n\
+            {\"event\":\"DEVICE_DELETED\",\"data\":{\"device\":\"jal2\"}}\n\
+            {\"event\":\"SHUTDOWN\"}\n";
+        assert_eq!(monitor("events", lines).unwrap().close(), ["jal2"]);
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_qemus_words() {
+        let lines = "{\"QMP\":{}}\n{\"error\":{\"desc\":\"no such bus\"}}\n";
+        let said = monitor("refusal", lines).unwrap_err().to_string();
+        assert!(said.contains("no such bus"), "{said}");
+    }
+}
