@@ -176,9 +176,10 @@ fn a_card_bound_to_another_driver_or_to_none_is_found() {
         bind(Some("nvme")),
         what,
         "bound-elsewhere",
-        CARD,
+        "sudo jalctl bind --persist --device 0000:01:00.0 --yes",
     );
-    finds("unbound", bind(None), what, "unbound", CARD);
+    let fix = "sudo jalctl bind --persist --device 0000:01:00.0";
+    finds("unbound", bind(None), what, "unbound", fix);
 }
 
 #[test]

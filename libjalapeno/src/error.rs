@@ -363,6 +363,10 @@ impl Error {
             Self::Protocol { code, .. } => code.row().remedy.into(),
             Self::Version { .. } => "use a library and firmware of the same major version".into(),
             Self::NeedsReset { .. } => "jalctl reset --level device".into(),
+            // What the host keeps a card from: IOMMU, driver, group, module.
+            Self::Unsupported { what } if what.starts_with("opening ") => {
+                "jalctl doctor says what keeps this host from its cards, and what mends it".into()
+            }
             _ => return None,
         })
     }

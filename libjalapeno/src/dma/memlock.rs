@@ -27,9 +27,7 @@ fn verdict(status: &str, limit: u64, bytes: u64) -> Result<()> {
         what: format!("pinning host memory (RLIMIT_MEMLOCK is {limit} bytes)"),
         needed: bytes,
         have,
-        hint: format!(
-            "ulimit -l {all} (or memlock in /etc/security/limits.d, LimitMEMLOCK= in a unit)"
-        ),
+        hint: format!("ulimit -l {all} (for good: jalctl setup; in a unit: LimitMEMLOCK=)"),
     })
 }
 

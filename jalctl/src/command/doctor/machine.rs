@@ -62,7 +62,7 @@ fn iommu(host: &Host) -> Check {
             true => "on".into(),
             false => iommu.units.join(", "),
         };
-        return Check::ok("iommu", format!("{units}; {} groups", iommu.groups));
+        return Check::ok("iommu", format!("{units}; groups: {}", iommu.groups));
     }
     let (code, message, fix) = no_iommu(host);
     Check::failure("iommu", code, message).mended_by(fix)

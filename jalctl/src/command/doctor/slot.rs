@@ -1,6 +1,6 @@
 //! What doctor finds about a card in its slot. The card itself is not asked: that would reset it.
 
-use jalapeno::host::{Card, Host, Node, Presence, User, group_named};
+use jalapeno::host::{Card, Host, Node, User, group_named};
 use jalapeno::pci::Function;
 
 use super::check::Check;
@@ -11,27 +11,18 @@ use crate::packaged::{Found, UDEV};
 
 /// Every check of a card.
 pub fn checks(host: &Host, card: &Card) -> Vec<Check> {
-    let mut checks = vec![driver(host, &card.function), group(host, &card.function)];
+    let mut checks = vec![driver(&card.function), group(host, &card.function)];
     checks.extend(permission(host, card));
     checks.push(window(card));
     checks
 }
 
-/// Binds a function to the kernel module where it is loaded, to vfio-pci elsewhere, from whatever it
-/// is bound to.
-fn bind(host: &Host, address: &str) -> String {
-    let driver = match host.module("jalapeno_vfio_pci") {
-        Presence::Loaded => "jalapeno_vfio_pci",
-        _ => "vfio-pci",
-    };
-    format!(
-        "sudo sh -c 'cd /sys/bus/pci/devices/{address} && echo {driver} >driver_override && \
-         {{ [ ! -e driver ] || echo {address} >driver/unbind; }} && \
-         echo {address} >/sys/bus/pci/drivers_probe'"
-    )
+/// Binds a card for good.
+fn bind(address: &str) -> String {
+    format!("sudo jalctl bind --persist --device {address}")
 }
 
-fn driver(host: &Host, function: &Function) -> Check {
+fn driver(function: &Function) -> Check {
     const NAME: &str = "driver";
     let address = &function.address;
     match function.driver() {
@@ -41,16 +32,17 @@ fn driver(host: &Host, function: &Function) -> Check {
             "bound-elsewhere",
             format!("bound to {driver}, not to vfio-pci"),
         )
-        .mended_by(bind(host, address)),
-        None => Check::failure(NAME, "unbound", "no driver is bound to it")
-            .mended_by(bind(host, address)),
+        .mended_by(format!("{} --yes", bind(address))),
+        None => {
+            Check::failure(NAME, "unbound", "no driver is bound to it").mended_by(bind(address))
+        }
     }
 }
 
 fn group(host: &Host, function: &Function) -> Check {
     const NAME: &str = "iommu-group";
     let Some(number) = function.group() else {
-        let (_, why, fix) = no_iommu(host);
+        let (_, _, fix) = no_iommu(host);
         return match host.iommu.is_on() {
             true => Check::failure(
                 NAME,
@@ -58,9 +50,12 @@ fn group(host: &Host, function: &Function) -> Check {
                 "in none, though an IOMMU is at work: this slot is not behind it",
             )
             .mended_by(remedy::FIRMWARE),
-            false => {
-                Check::failure(NAME, "no-iommu-group", format!("in none: {why}")).mended_by(fix)
-            }
+            false => Check::failure(
+                NAME,
+                "no-iommu-group",
+                "in none: this host has no IOMMU at work",
+            )
+            .mended_by(fix),
         };
     };
     if function.is_without_iommu() {
@@ -138,7 +133,11 @@ fn node_missing(host: &Host, card: &Card) -> Option<Check> {
             "docker run --device /dev/vfio/vfio --device /dev/vfio/{number} --ulimit memlock=-1 IMAGE"
         )),
         false => Check::failure("permission", "node-missing", message)
-            .mended_by(bind(host, &card.function.address)),
+            .mended_by(format!(
+                "sudo jalctl unbind --device {0} && {1}",
+                card.function.address,
+                bind(&card.function.address)
+            )),
     })
 }
 

@@ -155,6 +155,11 @@ fn group(host: &Host, root: &Path, here: bool) -> Step {
         name: packaged::SYSUSERS.step,
         standing: match group_named(host.root(), GROUP) {
             Some(group) => Standing::Done(format!("{GROUP} has the number {}", group.id)),
+            // An image without groups yet gets them at its first boot, this one among them.
+            None if !here && !host.has("etc/group") => match packaged::SYSUSERS.find(root) {
+                Found::Same(path) => Standing::Done(shown(root, &path)),
+                _ => Standing::Todo,
+            },
             None => Standing::Todo,
         },
         file: Some((path, packaged::SYSUSERS.text.to_owned())),

@@ -126,7 +126,7 @@ pub fn a_user_without_permission_is_told_what_to_do(card: &str) -> String {
     permit(card, 0o600);
     let text = heard(part("user", card));
     assert!(text.contains("permission denied"), "{text}");
-    assert!(text.contains("docs/install.md, Permissions"), "{text}");
+    assert!(text.contains("sudo jalctl setup --apply"), "{text}");
     text
 }
 
