@@ -118,7 +118,7 @@ fn uring(bench: &Bench, batch: u32) -> Result<Cost, String> {
 
 /// Runs a program twice: under callgrind for instructions, bare for nanoseconds. Its last line is
 /// "COMMANDS NANOSECONDS".
-fn counted_run(
+pub fn counted_run(
     bench: &Bench,
     program: &std::path::Path,
     arguments: &[&str],
@@ -166,7 +166,8 @@ fn last_line(text: &str) -> Result<(f64, f64), String> {
     }
 }
 
-fn run(command: &mut Command) -> Result<String, String> {
+/// Runs a program; what it printed.
+pub fn run(command: &mut Command) -> Result<String, String> {
     let tried = command.get_program().to_string_lossy().into_owned();
     let out = command.output().map_err(|error| failed(&tried)(&error))?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();

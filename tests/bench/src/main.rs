@@ -12,6 +12,7 @@ mod copy;
 mod cores;
 mod emulator;
 mod figure;
+mod graph;
 mod idle;
 mod instructions;
 mod memory;
@@ -38,6 +39,7 @@ type Room = (
 
 const ROOMS: &[Room] = &[
     ("instructions", instructions::PLANS, instructions::measure),
+    ("graphs", graph::PLANS, graph::measure),
     ("round trips", round_trip::PLANS, round_trip::measure),
     ("rate", rate::PLANS, rate::measure),
     ("copies", copy::PLANS, copy::measure),
