@@ -109,6 +109,10 @@
 #define JALAPENO_HW_TELEMETRY_OFFSET 0x10000U
 /* Size of the telemetry page. */
 #define JALAPENO_HW_TELEMETRY_BYTES 0x4000U
+/* The card's profile ring: the last records of all queues. */
+#define JALAPENO_HW_PROFILE_OFFSET 0x18000U
+/* Records in the card's profile ring. */
+#define JALAPENO_HW_PROFILE_RECORDS 0x200U
 /* MSI-X table. */
 #define JALAPENO_HW_MSIX_TABLE_OFFSET 0x20000U
 /* MSI-X pending bit array. */
@@ -156,6 +160,12 @@
 #define JALAPENO_HW_TELEMETRY_MAGIC 0x4c45544aU
 /* Entries the page has room for. */
 #define JALAPENO_HW_TELEMETRY_ENTRIES_MAX 0x1feU
+
+/* ---- Profile rings --------------------------------------------------------------------------- */
+/* Bytes of a profile record. */
+#define JALAPENO_HW_PROFILE_RECORD_BYTES 0x40U
+/* Milliseconds for which the card's ring is written after a read of PROFILE_COUNT. */
+#define JALAPENO_HW_PROFILE_LEASE_MS 0x3e8U
 
 /* ---- Registers in BAR0 ----------------------------------------------------------------------- */
 
@@ -269,6 +279,10 @@
 /* RO, 64 bits. Completed scrubs of all HBM since manufacture: the proof that one happened. */
 #define JALAPENO_HW_REG_SCRUB_COUNT 0x0a8U
 
+/* RO, 64 bits. Records written to the card's profile ring since manufacture; reading it asks for
+ * records. */
+#define JALAPENO_HW_REG_PROFILE_COUNT 0x0b0U
+
 /* RW, 64 bits, reset 0x0. IOVA of queue 0's submission ring, aligned to its size or 4 KiB,
  * whichever is less. */
 #define JALAPENO_HW_REG_Q0_RING 0x100U
@@ -344,7 +358,7 @@ enum jalapeno_hw_feature {
     JALAPENO_HW_FEATURE_ARM = 0x0,
     /* SCRUB works. */
     JALAPENO_HW_FEATURE_SCRUB = 0x1,
-    /* RESERVED. Profile rings. */
+    /* Queues may have profile rings. */
     JALAPENO_HW_FEATURE_PROFILE = 0x2,
     /* INDIRECT works. */
     JALAPENO_HW_FEATURE_GRAPH = 0x3,
@@ -448,7 +462,7 @@ enum jalapeno_hw_cap_id {
     JALAPENO_HW_CAP_ID_PRODUCT = 0x8,
     /* RESERVED. Firmware slots. */
     JALAPENO_HW_CAP_ID_FIRMWARE = 0x20,
-    /* RESERVED. Profile rings. */
+    /* The card's profile ring. */
     JALAPENO_HW_CAP_ID_PROFILE = 0x21,
     /* RESERVED. Recorded graphs. */
     JALAPENO_HW_CAP_ID_GRAPH = 0x22,
@@ -883,6 +897,14 @@ enum jalapeno_hw_telemetry_field {
     JALAPENO_HW_TELEMETRY_FIELD_SCRUBS = 0x1d,
 };
 
+/* How a packet of a profile record ended. */
+enum jalapeno_hw_profile_status {
+    /* It is done. */
+    JALAPENO_HW_PROFILE_STATUS_DONE = 0x0,
+    /* It failed; the error ring says why. */
+    JALAPENO_HW_PROFILE_STATUS_FAILED = 0x1,
+};
+
 /* What every record begins with. */
 struct jalapeno_hw_cap_header {
     /* 0x00: A CapId; 0 ends the chain. */
@@ -1072,6 +1094,26 @@ JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_cap_product, header) == 0x0);
 JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_cap_product, name) == 0x8);
 JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_cap_product, firmware) == 0x28);
 
+/* PROFILE, version 1. */
+struct jalapeno_hw_cap_profile {
+    /* 0x00: id 0x21. */
+    struct jalapeno_hw_cap_header header;
+    /* 0x08: Offset in BAR0 of the ring. */
+    uint32_t offset;
+    /* 0x0c: Records in the ring; a power of two. */
+    uint32_t records;
+    /* 0x10: Bytes of a record. */
+    uint32_t record_bytes;
+    /* 0x14: How long the ring is written after a read of PROFILE_COUNT, in milliseconds. */
+    uint32_t lease_ms;
+};
+JALAPENO_HW_ASSERT(sizeof(struct jalapeno_hw_cap_profile) == 0x18);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_cap_profile, header) == 0x0);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_cap_profile, offset) == 0x8);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_cap_profile, records) == 0xc);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_cap_profile, record_bytes) == 0x10);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_cap_profile, lease_ms) == 0x14);
+
 /* Input of QUEUE_CREATE. Rings must be mapped: submission readable, the others writable. */
 struct jalapeno_hw_queue_create {
     /* 0x00: Number, 1 to the capability's count - 1; must not exist. */
@@ -1088,7 +1130,7 @@ struct jalapeno_hw_queue_create {
     uint64_t completion;
     /* 0x18: IOVA of the error ring, 256-byte aligned. */
     uint64_t errors;
-    /* 0x20: RESERVED for the profile ring; zero. */
+    /* 0x20: IOVA of the profile ring, 64-byte aligned, as many records as packets; 0: none. */
     uint64_t profile;
     /* 0x28: RESERVED for the priority band; zero. */
     uint32_t priority;
@@ -1486,6 +1528,45 @@ JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_telemetry_entry, value) == 0x8);
 JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_telemetry_entry, taken) == 0x10);
 JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_telemetry_entry, stale_after_ms) == 0x18);
 JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_telemetry_entry, reserved2) == 0x1c);
+
+/* What a packet of a queue took; one for a whole graph. */
+struct jalapeno_hw_profile_record {
+    /* 0x00: The packet's sequence number; written last. */
+    uint64_t sequence;
+    /* 0x08: The packet's cookie. */
+    uint64_t cookie;
+    /* 0x10: Device time when it came up. */
+    uint64_t start;
+    /* 0x18: Device time when it was finished. */
+    uint64_t end;
+    /* 0x20: Energy in nanojoules. */
+    uint64_t energy_nj;
+    /* 0x28: Bytes read and written. */
+    uint64_t bytes;
+    /* 0x30: Kernel operations (a multiply-add counts two). */
+    uint64_t operations;
+    /* 0x38: Its queue. */
+    uint16_t queue;
+    /* 0x3a: An Opcode. */
+    uint8_t opcode;
+    /* 0x3b: A ProfileStatus. */
+    uint8_t status;
+    /* 0x3c: Of a LAUNCH its kernel, of an INDIRECT the packets of its graph that are done; else
+     * 0. */
+    uint32_t kernel;
+};
+JALAPENO_HW_ASSERT(sizeof(struct jalapeno_hw_profile_record) == 0x40);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_profile_record, sequence) == 0x0);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_profile_record, cookie) == 0x8);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_profile_record, start) == 0x10);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_profile_record, end) == 0x18);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_profile_record, energy_nj) == 0x20);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_profile_record, bytes) == 0x28);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_profile_record, operations) == 0x30);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_profile_record, queue) == 0x38);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_profile_record, opcode) == 0x3a);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_profile_record, status) == 0x3b);
+JALAPENO_HW_ASSERT(offsetof(struct jalapeno_hw_profile_record, kernel) == 0x3c);
 
 #undef JALAPENO_HW_ASSERT
 

@@ -47,8 +47,8 @@ codes! {
         Product "PRODUCT" = 8,
         /// Firmware slots.
         Firmware "FIRMWARE" = 0x20 reserved,
-        /// Profile rings.
-        Profile "PROFILE" = 0x21 reserved,
+        /// The card's profile ring.
+        Profile "PROFILE" = 0x21,
         /// Recorded graphs.
         Graph "GRAPH" = 0x22 reserved,
         /// Priority bands.
@@ -193,5 +193,21 @@ layout! {
         0x08 name: [u8; 32],
         /// Firmware version, ASCII, zero-padded.
         0x28 firmware: [u8; 32],
+    }
+}
+
+layout! {
+    /// PROFILE, version 1.
+    CapProfile, 24, row CAP_PROFILE {
+        /// id 0x21.
+        0x00 header: CapHeader,
+        /// Offset in BAR0 of the ring.
+        0x08 offset: u32,
+        /// Records in the ring; a power of two.
+        0x0C records: u32,
+        /// Bytes of a record.
+        0x10 record_bytes: u32,
+        /// How long the ring is written after a read of PROFILE_COUNT, in milliseconds.
+        0x14 lease_ms: u32,
     }
 }

@@ -27,6 +27,7 @@ pub mod kernels;
 pub mod limits;
 pub mod packets;
 pub mod pci;
+pub mod profile;
 pub mod queue;
 pub mod reg;
 pub mod regs;

@@ -29,7 +29,7 @@ layout! {
         0x10 completion: u64,
         /// IOVA of the error ring, 256-byte aligned.
         0x18 errors: u64,
-        /// RESERVED for the profile ring; zero.
+        /// IOVA of the profile ring, 64-byte aligned, as many records as packets; 0: none.
         0x20 profile: u64,
         /// RESERVED for the priority band; zero.
         0x28 priority: u32,

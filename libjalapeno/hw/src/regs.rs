@@ -26,6 +26,10 @@ constants! {
     TELEMETRY_OFFSET: u32 = 0x10000;
     /// Size of the telemetry page.
     TELEMETRY_BYTES: u32 = 0x4000;
+    /// The card's profile ring: the last records of all queues.
+    PROFILE_OFFSET: u32 = 0x18000;
+    /// Records in the card's profile ring.
+    PROFILE_RECORDS: u32 = 512;
     /// MSI-X table.
     MSIX_TABLE_OFFSET: u32 = 0x20000;
     /// MSI-X pending bit array.
@@ -122,6 +126,8 @@ registers! {
     }
     /// Completed scrubs of all HBM since manufacture: the proof that one happened.
     ScrubCount "SCRUB_COUNT" @ 0x0A8 Ro u64 = 0 varies {}
+    /// Records written to the card's profile ring since manufacture; reading it asks for records.
+    ProfileCount "PROFILE_COUNT" @ 0x0B0 Ro u64 = 0 varies {}
 
     /// IOVA of queue 0's submission ring, aligned to its size or 4 KiB, whichever is less.
     Q0Ring "Q0_RING" @ 0x100 Rw u64 = 0 {}
@@ -190,8 +196,8 @@ codes! {
         Arm "ARM" = 0,
         /// SCRUB works.
         Scrub "SCRUB" = 1,
-        /// Profile rings.
-        Profile "PROFILE" = 2 reserved,
+        /// Queues may have profile rings.
+        Profile "PROFILE" = 2,
         /// INDIRECT works.
         Graph "GRAPH" = 3,
         /// Priority bands.

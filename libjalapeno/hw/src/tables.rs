@@ -1,7 +1,7 @@
 //! Every table of this crate in the specification's order: what headers, documents and checks walk.
 
 use crate::reg::{ConstantRow, EnumRow, RegisterRow, StructRow};
-use crate::{caps, faults, kernels, limits, packets, pci, queue, regs, telemetry};
+use crate::{caps, faults, kernels, limits, packets, pci, profile, queue, regs, telemetry};
 
 /// Registers of one address space.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +79,7 @@ pub const NUMBERS: &[Numbers] = &[
         "The telemetry page",
         telemetry::TELEMETRY_BITS,
     ),
+    numbers("PROFILE", "", "Profile rings", profile::PROFILE_BITS),
 ];
 
 /// All structures in memory; one that contains another comes after it.
@@ -92,6 +93,7 @@ pub const STRUCTS: &[&StructRow] = &[
     &caps::CAP_FAULTS,
     &caps::CAP_KERNELS,
     &caps::CAP_PRODUCT,
+    &caps::CAP_PROFILE,
     &queue::QUEUE_CREATE,
     &queue::QUEUE_NAME,
     &queue::QUEUE_REPORT,
@@ -111,6 +113,7 @@ pub const STRUCTS: &[&StructRow] = &[
     &faults::FAULT_RECORD,
     &telemetry::TELEMETRY_HEADER,
     &telemetry::TELEMETRY_ENTRY,
+    &profile::PROFILE_RECORD,
 ];
 
 /// All enumerations.
@@ -136,6 +139,7 @@ pub const ENUMS: &[&EnumRow] = &[
     &telemetry::TELEMETRY_STATUS,
     &telemetry::TELEMETRY_UNIT,
     &telemetry::TELEMETRY_FIELD,
+    &profile::PROFILE_STATUS,
 ];
 
 const fn numbers(

@@ -4,14 +4,15 @@
 //! examples of appendix B stand here and there.
 
 use jalapeno_hw::caps::{
-    CAP_REQUIRED, CapFaults, CapHeader, CapIova, CapKernels, CapMemory, CapProduct, CapQueues,
-    CapTelemetry, CapTime,
+    CAP_REQUIRED, CapFaults, CapHeader, CapIova, CapKernels, CapMemory, CapProduct, CapProfile,
+    CapQueues, CapTelemetry, CapTime,
 };
 use jalapeno_hw::faults::FaultRecord;
 use jalapeno_hw::packets::{
     Copy, CopyStrided, Fence, Fill, HEADER_VALID, Indirect, Launch, Manage, Opcode, Packet, Patch,
     Tensor, header,
 };
+use jalapeno_hw::profile::ProfileRecord;
 use jalapeno_hw::queue::{QueueCreate, QueueReport};
 use jalapeno_hw::regs::{Kick, Q0Size, Q0Status, Reset, ResetStatus, Status, Version};
 use jalapeno_hw::telemetry::{TelemetryEntry, TelemetryHeader};
@@ -480,6 +481,47 @@ fn a_telemetry_page_with_one_entry() {
     );
     assert_eq!((entry.value.cast_signed(), entry.taken), (-500, 999));
     assert_eq!(entry.stale_after_ms, 300);
+}
+
+#[test]
+fn a_profile_record_and_the_capability_that_says_where_they_are() {
+    let record = hex("09 00 00 00 00 00 00 00 ; 0x00 sequence 9
+         EE FF C0 00 00 00 00 00 ; 0x08 cookie 0xC0FFEE
+         E8 03 00 00 00 00 00 00 ; 0x10 from tick 1000
+         D0 07 00 00 00 00 00 00 ; 0x18 to tick 2000
+         40 E2 01 00 00 00 00 00 ; 0x20 123,456 nJ
+         00 10 00 00 00 00 00 00 ; 0x28 4096 bytes
+         00 02 00 00 00 00 00 00 ; 0x30 512 operations
+         03 00 08 01             ; 0x38 queue 3, LAUNCH, FAILED
+         03 00 00 00             ; 0x3C kernel 3");
+    let record = ProfileRecord::read_from_bytes(&record).expect("64 bytes");
+    assert_eq!((record.sequence, record.cookie), (9, 0xC0_FFEE));
+    assert_eq!((record.start, record.end), (1000, 2000));
+    assert_eq!(
+        (record.energy_nj, record.bytes, record.operations),
+        (123_456, 4096, 512)
+    );
+    assert_eq!(
+        (record.queue, record.opcode, record.status, record.kernel),
+        (3, 8, 1, 3)
+    );
+    let cap = CapProfile {
+        header: CapHeader {
+            id: 0x21,
+            version: 1,
+            bytes: 24,
+            flags: 0,
+        },
+        offset: 0x18000,
+        records: 512,
+        record_bytes: 64,
+        lease_ms: 1000,
+    };
+    // BAR0 0x18000, 512 records of 64 bytes, 1000 ms.
+    same(
+        cap.as_bytes(),
+        "21 00 01 00 18 00 00 00 00 80 01 00 00 02 00 00 40 00 00 00 E8 03 00 00",
+    );
 }
 
 #[test]

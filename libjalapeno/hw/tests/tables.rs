@@ -219,6 +219,7 @@ fn registers_stand_where_the_document_has_them() {
             (0x0A0, "SCRUB", 32, "WO"),
             (0x0A4, "SCRUB_STATUS", 32, "RO"),
             (0x0A8, "SCRUB_COUNT", 64, "RO"),
+            (0x0B0, "PROFILE_COUNT", 64, "RO"),
             (0x100, "Q0_RING", 64, "RW"),
             (0x108, "Q0_COMPLETION", 64, "RW"),
             (0x110, "Q0_ERRORS", 64, "RW"),
@@ -283,6 +284,7 @@ fn codes_that_are_built_have_the_numbers_of_the_document() {
             (6, "FAULTS"),
             (7, "KERNELS"),
             (8, "PRODUCT"),
+            (0x21, "PROFILE"),
         ],
     );
     built_are(

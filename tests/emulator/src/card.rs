@@ -20,6 +20,7 @@ use crate::hbm::Hbm;
 use crate::host::Host;
 use crate::identity::{Identity, Options, QUEUES_MOST, capabilities, mix};
 use crate::memory::Memory;
+use crate::profile::Profile;
 use crate::telemetry::Telemetry;
 use crate::trouble::{Culprit, Moment, Trouble, record};
 
@@ -96,6 +97,8 @@ pub struct Card {
     pub meter: Meter,
     /// Kernels that ran to their end, by id.
     pub launches: [AtomicU64; 32],
+    /// What its packets took, while somebody asks.
+    pub profile: Profile,
     /// How it misbehaves.
     pub injector: Injector,
     /// What went wrong.
@@ -170,6 +173,7 @@ impl Card {
             host,
             meter: Meter::default(),
             launches: Default::default(),
+            profile: Profile::default(),
             injector,
             log: FaultLog::default(),
             queues: (0..queues).map(|_| QueueFigures::default()).collect(),

@@ -44,6 +44,44 @@ pub struct Work {
     pub link_bytes: u64,
 }
 
+impl Work {
+    /// This and that.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            operations: self.operations.wrapping_add(other.operations),
+            hbm_bytes: self.hbm_bytes.wrapping_add(other.hbm_bytes),
+            link_bytes: self.link_bytes.wrapping_add(other.link_bytes),
+        }
+    }
+
+    /// What came to it since it was `before`.
+    #[must_use]
+    pub fn less(self, before: Self) -> Self {
+        Self {
+            operations: self.operations.wrapping_sub(before.operations),
+            hbm_bytes: self.hbm_bytes.wrapping_sub(before.hbm_bytes),
+            link_bytes: self.link_bytes.wrapping_sub(before.link_bytes),
+        }
+    }
+
+    fn femtojoules(self) -> u128 {
+        let price = |count: u64, each: u64| u128::from(count) * u128::from(each);
+        price(self.operations, OPERATION_FEMTOJOULES)
+            + price(self.hbm_bytes, HBM_BYTE_FEMTOJOULES)
+            + price(self.link_bytes, LINK_BYTE_FEMTOJOULES)
+    }
+}
+
+/// Energy of a job in nanojoules: its work, its packets, and the idle card while it ran.
+#[must_use]
+pub fn job_nanojoules(work: Work, packets: u64, busy_ns: u64) -> u64 {
+    let packets = u128::from(packets) * u128::from(PACKET_FEMTOJOULES);
+    let idle = u128::from(busy_ns) * u128::from(IDLE_MILLIWATTS) * 1000;
+    let all = work.femtojoules() + packets + idle;
+    u64::try_from(all / 1_000_000).unwrap_or(u64::MAX)
+}
+
 /// Counts work; written by the engine, read by anybody. Never reset.
 #[derive(Debug, Default)]
 pub struct Meter {
@@ -88,6 +126,24 @@ impl Meter {
             .store(count.wrapping_add(packets), Ordering::Relaxed);
     }
 
+    /// Packets so far.
+    #[inline]
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        self.packets.load(Ordering::Relaxed)
+    }
+
+    /// All work so far.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Work {
+            operations: load(&self.operations),
+            hbm_bytes: load(&self.hbm_bytes),
+            link_bytes: load(&self.link_bytes),
+        }
+    }
+
     /// Kernel operations so far.
     #[must_use]
     pub fn operations(&self) -> u64 {
@@ -116,10 +172,7 @@ impl Meter {
         let price = |counter: &AtomicU64, femtojoules: u64| {
             u128::from(counter.load(Ordering::Relaxed)) * u128::from(femtojoules)
         };
-        let dynamic = price(&self.operations, OPERATION_FEMTOJOULES)
-            + price(&self.hbm_bytes, HBM_BYTE_FEMTOJOULES)
-            + price(&self.link_bytes, LINK_BYTE_FEMTOJOULES)
-            + price(&self.packets, PACKET_FEMTOJOULES);
+        let dynamic = self.work().femtojoules() + price(&self.packets, PACKET_FEMTOJOULES);
         // 1 mW x 1 ns = 1 pJ = 1000 fJ.
         let idle = u128::from(on_ns) * u128::from(IDLE_MILLIWATTS) * 1000;
         u64::try_from((dynamic + idle) / 1_000_000_000).unwrap_or(u64::MAX)

@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use jalapeno_hw::faults::FaultCode;
 use jalapeno_hw::packets::{HEADER_OPCODE, Opcode};
+use jalapeno_hw::profile::ProfileStatus;
 use jalapeno_hw::regs::{Feature, QueueState};
 
 use crate::card::Card;
 use crate::execute::{Clock, Failure, Outcome, Runner};
 use crate::faults::{Fault, Unit};
 use crate::kernels::Pool;
+use crate::profile::Mark;
 use crate::queue::{Block, Queue, Stop};
 use crate::trouble::{Culprit, Trouble};
 use crate::watch::Watch;
@@ -49,6 +51,8 @@ pub struct Engine {
     /// Nothing about a queue changed since its watch was set.
     pub(crate) watching: bool,
     pub(crate) runner: Runner,
+    /// Where the next profile begins, if nothing comes between.
+    pub(crate) mark: Mark,
     /// No packet runs (fault injection, quiesce).
     pub(crate) halted: bool,
     pub(crate) quiesced: bool,
@@ -73,6 +77,7 @@ pub fn start(card: &Arc<Card>) -> io::Result<JoinHandle<()>> {
         watches: Vec::new(),
         watching: false,
         runner: Runner::new(Arc::clone(card), pool),
+        mark: Mark::default(),
         halted: false,
         quiesced: false,
         located: u64::MAX,
@@ -125,6 +130,7 @@ impl Engine {
                 last_work = 0;
                 continue;
             }
+            self.mark = Mark::default();
             let queues = u32::try_from(self.queues.len()).unwrap_or(1).max(1);
             looks += queues;
             rounds += 1;
@@ -208,6 +214,9 @@ impl Engine {
         if card.injector.is_armed(Unit::Packet) || card.injector.is_any_active() {
             self.watching = false;
             return self.serve_crookedly(index);
+        }
+        if queue.shape.profile != 0 || card.profile.is_asked() {
+            return self.serve_profiled(index);
         }
         let mut done = 0;
         let mut clock = Clock::default();
@@ -303,6 +312,7 @@ impl Engine {
         if let Some(index) = index {
             self.card.injector.count(Unit::Packet, 1);
             self.card.meter.add_packets(1);
+            self.finish(index, ProfileStatus::Done);
             if let Some(queue) = self.queues.get_mut(index) {
                 queue.block = None;
                 if let Some(graph) = queue.graph.take() {
@@ -362,6 +372,7 @@ impl Engine {
     /// The head of a queue failed: record, word, interrupts; the queue stops. Host interface 7.
     pub(crate) fn fail(&mut self, index: usize, trouble: Trouble, words: &[u64; 8]) {
         let card = Arc::clone(&self.card);
+        self.finish(index, ProfileStatus::Failed);
         let Some(queue) = self.queues.get_mut(index) else {
             return;
         };

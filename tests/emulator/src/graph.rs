@@ -10,7 +10,7 @@ use jalapeno_hw::regs::Feature;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::engine::Engine;
-use crate::execute::{Clock, Failure, Outcome, Runner, Running};
+use crate::execute::{Failure, Outcome, Runner, Running};
 use crate::queue::asked;
 use crate::trouble::{Culprit, Trouble};
 
@@ -229,11 +229,13 @@ impl Engine {
         let Some(graph) = queue.graph.take() else {
             return 0;
         };
-        let (number, words) = (queue.number, graph.head());
+        let words = graph.head();
         // A LAUNCH takes its argument block from there.
         self.runner.graph = Some(graph);
-        let outcome = self.runner.execute(number, &words, &mut Clock::default());
-        queue.graph = self.runner.graph.take();
+        let outcome = self.execute(index, &words);
+        if let Some(queue) = self.queues.get_mut(index) {
+            queue.graph = self.runner.graph.take();
+        }
         match outcome {
             Ok(Outcome::Done) => {
                 self.pass(index);
@@ -248,7 +250,10 @@ impl Engine {
         let Some(queue) = self.queues.get_mut(index) else {
             return;
         };
-        queue.block = None;
+        let waited = queue.block.take().is_some();
+        if let Some(tally) = queue.tally.as_mut() {
+            tally.pass(waited.then(|| self.card.now()));
+        }
         let number = queue.number;
         let Some(graph) = queue.graph.as_mut() else {
             return;

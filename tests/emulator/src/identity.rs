@@ -2,7 +2,7 @@
 
 use jalapeno_hw::caps::{
     CAP_REQUIRED, CapFaults, CapHeader, CapId, CapIova, CapKernels, CapMemory, CapProduct,
-    CapQueues, CapTelemetry, CapTime,
+    CapProfile, CapQueues, CapTelemetry, CapTime,
 };
 use jalapeno_hw::faults::FAULT_RECORD_BYTES;
 use jalapeno_hw::kernels::{DType, KernelId};
@@ -11,8 +11,10 @@ use jalapeno_hw::limits::{
     RESET_DEVICE_TIME, RESET_QUEUE_TIME,
 };
 use jalapeno_hw::pci::{HBM_BYTES, HBM_STACKS};
+use jalapeno_hw::profile::{PROFILE_LEASE_MS, PROFILE_RECORD_BYTES};
 use jalapeno_hw::regs::{
-    CAPS_BYTES, FAULT_LOG_OFFSET, FAULT_LOG_RECORDS, TELEMETRY_BYTES, TELEMETRY_OFFSET,
+    CAPS_BYTES, FAULT_LOG_OFFSET, FAULT_LOG_RECORDS, PROFILE_OFFSET, PROFILE_RECORDS,
+    TELEMETRY_BYTES, TELEMETRY_OFFSET,
 };
 use zerocopy::IntoBytes;
 
@@ -199,6 +201,16 @@ pub fn capabilities(options: &Options, hbm_bytes: u64) -> Vec<u8> {
         }
         .as_bytes(),
     );
+    page.extend_from_slice(
+        CapProfile {
+            header: header::<CapProfile>(CapId::Profile, 0),
+            offset: PROFILE_OFFSET,
+            records: PROFILE_RECORDS,
+            record_bytes: u32::try_from(PROFILE_RECORD_BYTES).unwrap_or(u32::MAX),
+            lease_ms: PROFILE_LEASE_MS,
+        }
+        .as_bytes(),
+    );
     // The rest is zero, and a header of zeros is END.
     page.resize(CAPS_BYTES as usize, 0);
     page
@@ -250,7 +262,7 @@ mod tests {
             ids.push(half(0));
             at += usize::from(half(4));
         }
-        assert_eq!(ids, [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(ids, [1, 2, 3, 4, 5, 6, 7, 8, 0x21]);
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod memory;
 mod misbehave;
 mod operands;
 pub mod pci;
+pub mod profile;
 pub mod queue;
 pub mod regions;
 mod registers;

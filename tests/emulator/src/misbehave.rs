@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jalapeno_hw::faults::{FaultCode, FaultRecord};
+use jalapeno_hw::profile::ProfileStatus;
 use jalapeno_hw::queue::COMPLETION_STOPPED;
 use jalapeno_hw::regs::{DeviceState, QueueState};
 use zerocopy::IntoBytes;
@@ -30,6 +31,7 @@ impl Engine {
             return 0;
         };
         let number = queue.number;
+        self.begin(index, &words);
         let Some(fault) = card.injector.due(Unit::Packet) else {
             return self.run_one(index, words);
         };
@@ -43,15 +45,13 @@ impl Engine {
 
     /// Runs one packet by the book. It is already counted.
     fn run_one(&mut self, index: usize, words: [u64; 8]) -> u32 {
-        let Some(number) = self.queues.get(index).map(|queue| queue.number) else {
-            return 0;
-        };
-        let outcome = self.runner.execute(number, &words, &mut Clock::default());
+        let outcome = self.execute(index, &words);
         if let Ok(Outcome::Done) = outcome {
+            self.card.meter.add_packets(1);
+            self.finish(index, ProfileStatus::Done);
             if let Some(queue) = self.queues.get_mut(index) {
                 queue.completed += 1;
             }
-            self.card.meter.add_packets(1);
             self.publish(index);
             return 1;
         }

@@ -8,6 +8,7 @@ use jalapeno_hw::packets::{
     HEADER_ARGUMENT_SHIFT, HEADER_OPCODE, HEADER_VALID, Opcode, PACKET_BYTES,
 };
 use jalapeno_hw::queue::{COMPLETION_LINE_BYTES, COMPLETION_STOPPED, QueueCreate};
+use jalapeno_hw::regs::Feature;
 use zerocopy::IntoBytes;
 
 use crate::card::Card;
@@ -16,6 +17,7 @@ use crate::execute::Wait;
 use crate::graph::Graph;
 use crate::identity::ERRORS_LOG2_MAX;
 use crate::memory::{Intent, Memory, Piece};
+use crate::profile::{Tally, fits};
 use crate::span::Span;
 use crate::trouble::{Culprit, Trouble, placed};
 use crate::watch::Watch;
@@ -55,6 +57,8 @@ pub struct Queue {
     pub block: Option<Block>,
     /// Set while a graph runs.
     pub graph: Option<Graph>,
+    /// What its head took so far, while that is written down.
+    pub tally: Option<Tally>,
     /// Its ring is not looked at until KICK (fault injection).
     pub deaf: bool,
     /// Error records written.
@@ -83,6 +87,7 @@ impl Queue {
             stop: None,
             block: None,
             graph: None,
+            tally: None,
             deaf: false,
             errors: 0,
             failed: 0,
@@ -134,7 +139,11 @@ impl Queue {
         }
         let mut errors = Vec::new();
         let bytes = (FAULT_RECORD_BYTES as u64) << self.shape.errors_log2;
-        memory.find(self.shape.errors, bytes, Intent::Write, &mut errors)
+        memory.find(self.shape.errors, bytes, Intent::Write, &mut errors)?;
+        match self.profile_bytes() {
+            0 => Ok(()),
+            bytes => memory.find(self.shape.profile, bytes, Intent::Write, &mut Vec::new()),
+        }
     }
 
     /// Its memory is not touched until it is found anew.
@@ -396,8 +405,10 @@ pub(crate) fn asked(header: u64) -> (u32, u32) {
 /// Checks a queue's shape; its number. Host interface 5.2.
 fn check_shape(card: &Card, shape: &QueueCreate) -> Result<u16, Trouble> {
     let bad = |offset| Trouble::detail(FaultCode::BadQueueShape, offset, 0);
+    if shape.profile != 0 && !card.has_feature(Feature::Profile) {
+        return Err(Trouble::reserved(0x20));
+    }
     let zeros = [
-        (0x20, shape.profile),
         (0x28, shape.priority.into()),
         (0x2C, shape.flags.into()),
         (0x30, shape.reserved[0]),
@@ -434,6 +445,9 @@ fn check_shape(card: &Card, shape: &QueueCreate) -> Result<u16, Trouble> {
         if !address.is_multiple_of(alignment) || last.is_none_or(|last| last > IOVA_LAST) {
             return Err(bad(offset));
         }
+    }
+    if shape.profile != 0 && !fits(shape.profile, shape.depth_log2) {
+        return Err(bad(0x20));
     }
     u16::try_from(shape.queue).map_err(|_| bad(0x00))
 }

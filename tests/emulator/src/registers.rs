@@ -7,10 +7,11 @@ use jalapeno_hw::reg::{Access, Register, RegisterRow};
 use jalapeno_hw::regs::{
     BAR0, BootId, CAPS_BYTES, CAPS_OFFSET, CapsPointer, Control, DeviceState, FAULT_LOG_OFFSET,
     FAULT_LOG_RECORDS, FaultAck, FaultCount, Feature, FeaturesAccepted, FeaturesOffered,
-    Generation, Heartbeat, Kick, MAGIC, Magic, Platform, PlatformId, Q0Completion, Q0Control,
-    Q0Errors, Q0Ring, Q0Size, Q0Status, QueueState, REGISTERS_BYTES, Reset, ResetLevel, ResetPhase,
-    ResetStatus, Scrub, ScrubCount, ScrubPhase, ScrubStatus, Serial, Status, TELEMETRY_BYTES,
-    TELEMETRY_OFFSET, Time, UuidHigh, UuidLow, VERSION_MAJOR, VERSION_MINOR, Version,
+    Generation, Heartbeat, Kick, MAGIC, Magic, PROFILE_OFFSET, PROFILE_RECORDS, Platform,
+    PlatformId, ProfileCount, Q0Completion, Q0Control, Q0Errors, Q0Ring, Q0Size, Q0Status,
+    QueueState, REGISTERS_BYTES, Reset, ResetLevel, ResetPhase, ResetStatus, Scrub, ScrubCount,
+    ScrubPhase, ScrubStatus, Serial, Status, TELEMETRY_BYTES, TELEMETRY_OFFSET, Time, UuidHigh,
+    UuidLow, VERSION_MAJOR, VERSION_MINOR, Version,
 };
 
 use crate::card::{Card, Order};
@@ -19,12 +20,17 @@ use crate::faults::{Fault, Unit};
 /// Where the capability records' page ends.
 const CAPS_END: u32 = CAPS_OFFSET + CAPS_BYTES;
 
+/// Where the card's profile ring ends.
+const PROFILE_END: u32 = PROFILE_OFFSET + PROFILE_RECORDS * 64;
+
 /// Where the telemetry page ends.
 const TELEMETRY_END: u32 = TELEMETRY_OFFSET + TELEMETRY_BYTES;
 
 /// Features this card offers.
-pub const FEATURES: u64 =
-    1 << Feature::Arm.code() | 1 << Feature::Scrub.code() | 1 << Feature::Graph.code();
+pub const FEATURES: u64 = 1 << Feature::Arm.code()
+    | 1 << Feature::Scrub.code()
+    | 1 << Feature::Profile.code()
+    | 1 << Feature::Graph.code();
 
 impl Card {
     /// Reads BAR0 (without MSI-X, which is the slot's). What is not a register reads zero.
@@ -80,6 +86,7 @@ impl Card {
             TELEMETRY_OFFSET..TELEMETRY_END => {
                 self.telemetry.word((offset - TELEMETRY_OFFSET) as usize)
             }
+            PROFILE_OFFSET..PROFILE_END => self.profile.word(offset - PROFILE_OFFSET),
             _ => 0,
         }
     }
@@ -129,6 +136,7 @@ impl Card {
             ResetStatus::OFFSET => self.reset_status.load(Ordering::Acquire).into(),
             Heartbeat::OFFSET => self.heartbeat.load(Ordering::Relaxed).into(),
             ScrubStatus::OFFSET => self.scrub_phase.load(Ordering::Acquire).into(),
+            ProfileCount::OFFSET => self.profile.ask(self.now()),
             ScrubCount::OFFSET => self.scrub_count.load(Ordering::Relaxed),
             Q0Ring::OFFSET => zero.ring.load(Ordering::Relaxed),
             Q0Completion::OFFSET => zero.completion.load(Ordering::Relaxed),

@@ -121,6 +121,7 @@ impl Engine {
         if let Some(queue) = self.queues.get_mut(index) {
             queue.deaf = false;
             queue.block = None;
+            queue.tally = None;
             // It stopped before: what it stopped for stands, one record a stop.
             if queue.stop.is_some() {
                 return true;

@@ -3,7 +3,7 @@
 use jalapeno_hw::faults::FaultCode;
 
 use crate::engine::Engine;
-use crate::execute::{Clock, Outcome};
+use crate::execute::Outcome;
 use crate::queue::Block;
 use crate::trouble::Trouble;
 
@@ -28,7 +28,7 @@ impl Engine {
                 if let Some(queue) = self.queues.get_mut(index) {
                     queue.block = None;
                 }
-                let outcome = self.runner.execute(number, &words, &mut Clock::default());
+                let outcome = self.execute(index, &words);
                 if let Ok(Outcome::Done) = outcome {
                     self.advance(number);
                     return 1;
