@@ -143,7 +143,7 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
-    /// A card could not be given to a driver, or back.
+    /// A card has not the driver that it should have, or could not be given to it or back.
     #[error("{what}")]
     Binding {
         /// The kind of error.
@@ -347,9 +347,14 @@ impl Error {
                 .into(),
             Self::Busy {
                 holder: Some(pid), ..
-            } => format!("wait for process {pid} to end, or open the device as an observer").into(),
+            } => format!(
+                "jalctl ps tells more of process {pid}; wait for it to end, or open the device as \
+                 an observer"
+            )
+            .into(),
             Self::Busy { .. } => {
-                "wait for its owner to end, or open the device as an observer".into()
+                "jalctl ps shows who; wait for its owner to end, or open the device as an observer"
+                    .into()
             }
             Self::Lost { .. } => {
                 "check that the card or its emulator is there, then open it again".into()

@@ -11,6 +11,7 @@ mod marks;
 mod monitor;
 mod program;
 mod report;
+mod udev;
 
 use std::fs;
 use std::io;
@@ -60,7 +61,7 @@ const CARD: &str = "a1a0:0001";
 /// What the library, its C programs and a model do on a card.
 const LIBRARY: [&str; 4] = ["library", "device", "c-programs", "generate"];
 
-const BOOTS: [Boot; 5] = [
+const BOOTS: [Boot; 6] = [
     Boot {
         name: "stock",
         stock: &[
@@ -109,6 +110,14 @@ const BOOTS: [Boot; 5] = [
         bind: CARD,
         stories: &["card", "owners", "shim", "sensors", "doctor"],
         beside: Beside::NOTHING,
+    },
+    Boot {
+        name: "binding",
+        stock: &[],
+        cards: 2,
+        driver: Driver::Shim,
+        bind: "", // that is what the story does
+        stories: &["binding"],
     },
 ];
 
@@ -338,6 +347,9 @@ fn userland(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<u8>> {
     }
     for story in boot.stories {
         program::enter_for(&mut archive, story)?;
+        if *story == "binding" {
+            udev::enter(&mut archive, cache)?;
+        }
     }
     // A kernel without modules has all of them inside.
     let beside: &[&str] = match leg.modules {

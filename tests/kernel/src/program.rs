@@ -33,9 +33,10 @@ fn libraries(said: &str) -> Vec<String> {
 }
 
 /// What a story starts beside the guest's own programs, and the files it reads.
-const NEEDS: [(&str, &[&str], &[&str]); 6] = [
+const NEEDS: [(&str, &[&str], &[&str]); 7] = [
     ("library", &["library"], &[]),
     ("events", &["events"], &[]),
+    ("binding", &["jalctl"], &[]),
     ("device", &["device"], &[]),
     ("doctor", &["jalctl"], &[]),
     ("c-programs", &["library", "abi", "raii", "copy"], &[]),
