@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jalapeno::discover::{self, Found};
+use jalapeno::pci::is_address;
 use jalapeno::{Device, Role};
 
 use crate::exit::{Exit, Problem};
@@ -56,8 +57,25 @@ pub fn chosen_with_uuids(names: &[String]) -> Result<Vec<(String, Option<String>
 pub fn to_change(names: &[String]) -> Result<Vec<String>, Problem> {
     match names {
         [] => only(names).map(|name| vec![name]),
-        names => chosen(names),
+        names => chosen(names)?.into_iter().map(reachable).collect(),
     }
+}
+
+/// Refuses a name that is still no address and no socket: nothing in sight has it.
+fn reachable(name: String) -> Result<String, Problem> {
+    if is_address(&name) || name.starts_with("vfio-user:") {
+        return Ok(name);
+    }
+    Err(Problem {
+        code: "not-found".into(),
+        message: format!("no device in sight is called {name}"),
+        hint: Some(
+            "jalctl list shows the devices there are; name a card that tells no UUID by its \
+             PCI address"
+                .into(),
+        ),
+        exit: Exit::NoDevice,
+    })
 }
 
 /// The one device that was named, or the only one there is.

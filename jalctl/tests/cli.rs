@@ -276,6 +276,7 @@ fn mistakes_have_their_own_exit_codes_and_a_hint() {
         ("", &["bind"], 3),
         (&device, &["bind", "-d", "ffff:fe:1d.7"], 3),
         (&device, &["unbind", "-d", "ffff:fe:1d.7"], 3),
+        (&device, &["bind", "-d", "no-such-name"], 3),
         (&device, &["bind", "--recorded", "-d", "ffff:fe:1d.7"], 3),
         (&device, &["topo", "-d", "ffff:fe:1d.7"], 3),
         ("", &["info"], 3),

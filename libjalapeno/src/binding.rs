@@ -211,7 +211,7 @@ impl Bindings {
     /// # Errors
     /// `Io`: a record cannot be read.
     pub fn recorded(&self) -> Result<Vec<(String, Record)>> {
-        let folder = record::for_ever(&self.root, "");
+        let folder = self.root.file(record::FOR_EVER);
         let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         let mut names: Vec<String> = names.filter(|name| crate::pci::is_address(name)).collect();
@@ -376,7 +376,7 @@ impl Bindings {
         if looked.steps.is_empty() {
             return Ok(looked);
         }
-        let folder = record::of_this_boot(&self.root, "");
+        let folder = self.root.file(record::OF_THIS_BOOT);
         let _lock = hands::lock(&folder).map_err(|source| match source.raw_os_error() {
             Some(libc::EWOULDBLOCK) => refused(
                 Code::Busy,

@@ -28,14 +28,19 @@ pub struct Before {
     pub driver_override: Option<String>,
 }
 
-/// Where the record is that ends with this boot.
+/// Where the records are that end with this boot.
+pub(super) const OF_THIS_BOOT: &str = "run/jalapeno-bindings";
+/// Where the records are that outlive a reboot.
+pub(super) const FOR_EVER: &str = "etc/jalapeno/bindings";
+
+/// The record that ends with this boot.
 pub(super) fn of_this_boot(root: &Root, address: &str) -> PathBuf {
-    root.file("run/jalapeno-bindings").join(address)
+    root.file(OF_THIS_BOOT).join(address)
 }
 
-/// Where the record is that outlives a reboot.
+/// The record that outlives a reboot.
 pub(super) fn for_ever(root: &Root, address: &str) -> PathBuf {
-    root.file("etc/jalapeno/bindings").join(address)
+    root.file(FOR_EVER).join(address)
 }
 
 /// Longest record that is read.

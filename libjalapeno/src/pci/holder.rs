@@ -42,7 +42,11 @@ pub fn look(root: &Root, nodes: &[PathBuf]) -> Seen {
                 }
             }
             // One that has just ended is nobody.
-            Err(why) if why.kind() == ErrorKind::PermissionDenied => seen.hidden += 1,
+            Err(why) if why.kind() == ErrorKind::PermissionDenied => {
+                // The kernel's own threads have no command line, and open nothing.
+                let line = fs::read(process.path().join("cmdline"));
+                seen.hidden += usize::from(line.is_ok_and(|line| !line.is_empty()));
+            }
             Err(_) => {}
         }
     }
