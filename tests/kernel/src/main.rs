@@ -118,6 +118,7 @@ const BOOTS: [Boot; 6] = [
         driver: Driver::Shim,
         bind: "", // that is what the story does
         stories: &["binding"],
+        beside: Beside::NOTHING,
     },
 ];
 
