@@ -5,58 +5,25 @@
  *     generate MODEL.gguf "In the beginning"          echo Selah | generate MODEL.gguf -
  *
  * Weights, cache and activations stand in HBM and the card computes everything; the host reads the
- * file, writes one batch of packets a token and draws a byte from the logits that come home.
+ * file, records what a token takes once, runs that by one packet a token and draws a byte from the
+ * logits that come home.
  * Text goes to standard output, figures and errors to standard error.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
-#include <stdarg.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <jalapeno.h>
 
+#include "failure.h"
 #include "gguf.h"
+#include "record.h"
 
 #define STEP_LIMIT_NS INT64_C(60000000000) /* a step that takes longer has failed */
 
 typedef struct jalapeno_hw_tensor tensor;
 typedef struct jalapeno_hw_parameters parameters;
-
-/* ---- Errors --------------------------------------------------------------------------------- */
-
-static jal_device device;
-
-/* Says what failed and what to do, gives the card back and ends the program. */
-static void fail(int code, const char *hint, const char *format, ...) {
-    va_list list;
-    fflush(stdout);
-    fputs("error: ", stderr);
-    va_start(list, format);
-    vfprintf(stderr, format, list);
-    va_end(list);
-    fputc('\n', stderr);
-    if (hint != NULL && hint[0] != '\0') fprintf(stderr, "hint: %s\n", hint);
-    jal_device_close(device);
-    exit(code);
-}
-
-/* Ends the program if a call into the library failed. Exit codes are jalctl's. */
-static void check(jal_status status, const char *what) {
-    static const struct { jal_status status; int code; } codes[] = {
-        {JAL_ERROR_NOT_FOUND, 3}, {JAL_ERROR_PERMISSION, 4}, {JAL_ERROR_BUSY, 5},
-        {JAL_ERROR_NEEDS_RESET, 8}, {JAL_ERROR_LOST, 9}, {JAL_ERROR_TIMEOUT, 10},
-        {JAL_ERROR_VERSION, 11}, {JAL_ERROR_UNSUPPORTED, 12}};
-    char detail[512], hint[512];
-    int code = 1;
-    size_t i;
-    if (status == JAL_OK) return;
-    for (i = 0; i < sizeof codes / sizeof codes[0]; i++)
-        if (codes[i].status == status) code = codes[i].code;
-    snprintf(detail, sizeof detail, "%s", jal_error_detail());
-    snprintf(hint, sizeof hint, "%s", jal_error_hint());
-    fail(code, hint, "%s: %s: %s", what, jal_status_string(status), detail);
-}
 
 /* ---- Tensors on the card -------------------------------------------------------------------- */
 
@@ -90,6 +57,7 @@ static tensor weight(const struct model *m, uint32_t layer, const char *part) {
 struct card {
     jal_session session;
     jal_queue queue;
+    jal_graph token;         /* what one takes; 0: the card has no graphs */
     uint8_t *host;           /* pinned: what goes to the card and comes from it */
     uint64_t host_address;
     uint64_t in, arguments, logits, stamp; /* places in `host` */
@@ -110,7 +78,8 @@ static void push(struct card *c, struct jalapeno_hw_packet packet) {
     c->packets[c->count++] = packet; /* capacity: packets_needed() */
 }
 
-static size_t packets_needed(const struct model *m) { return 8 + (size_t)m->layers * 21; }
+/* Of two steps: one is recorded from two. */
+static size_t packets_needed(const struct model *m) { return 2 * (8 + (size_t)m->layers * 21); }
 
 /* Appends a LAUNCH: its parameters, then destination and sources. */
 static void launch(struct card *c, uint32_t kernel, parameters p, tensor to, const tensor *a,
@@ -208,37 +177,88 @@ static double now(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* Submits what was pushed and waits; gives the seconds it took. */
-static double go(struct card *c) {
+/* Waits for what was submitted. */
+static void await(struct card *c, uint64_t sequence) {
     struct jalapeno_hw_fault_record fault;
-    uint64_t sequence;
-    double begin = now();
-    jal_status status;
-    check(jal_submit(c->queue, c->packets, c->count, sizeof c->packets[0], &sequence), "submit");
-    status = jal_wait(c->queue, sequence, STEP_LIMIT_NS);
+    jal_status status = jal_wait(c->queue, sequence, STEP_LIMIT_NS);
     if ((status == JAL_ERROR_FAULT || status == JAL_ERROR_CANCELLED) &&
         jal_queue_fault(c->queue, &fault) == JAL_OK)
         fail(1, "jalctl explain CODE says what it means",
              "packet %" PRIu64 " of the step failed: fault %#" PRIx32 ", opcode %" PRIu32
              ", kernel %" PRIu32 ", operand %" PRId64 ", address %#" PRIx64,
-             fault.cookie, fault.code, fault.opcode, fault.kernel, (int64_t)fault.operand - 1,
+             fault.detail[3] != 0 ? fault.detail[3] - 1 : fault.cookie, fault.code, fault.opcode, fault.kernel, (int64_t)fault.operand - 1,
              fault.address);
     check(status, "wait for a step");
+}
+
+/* Submits what was pushed and waits; gives the seconds it took. */
+static double go(struct card *c) {
+    uint64_t sequence;
+    double begin = now();
+    check(jal_submit(c->queue, c->packets, c->count, sizeof c->packets[0], &sequence), "submit");
+    await(c, sequence);
     c->count = 0;
     c->used = 0;
     return now() - begin;
 }
 
-/* Reads `rows` bytes that stand at positions `first` and on; their logits are then in host memory. */
-static double step(struct card *c, const struct model *m, const uint8_t *text, uint32_t rows,
-                   uint32_t first) {
-    const uint32_t f32 = JALAPENO_HW_DTYPE_F32, seen = first + rows;
-    uint8_t *in = c->host + c->in;
-    uint64_t in_bytes = IN_MASK(m->context) + (rows > 1 ? (uint64_t)rows * seen * 4 : 0);
+/* The packets for `rows` bytes at positions `first` and on, once bytes, positions and rows are in. */
+static void compose(struct card *c, const struct model *m, uint32_t rows, uint32_t first) {
+    const uint32_t f32 = JALAPENO_HW_DTYPE_F32;
     tensor x = dense(c->x[0], f32, m->dim, rows, 1), n = dense(c->n, f32, m->dim, rows, 1);
     tensor h = dense(c->h, f32, m->dim, rows, 1), out = dense(c->out, f32, VOCABULARY, rows, 1);
     tensor at = dense(c->inputs, JALAPENO_HW_DTYPE_I32, rows, 1, 1);
+    uint32_t i;
+    RUN(GET_ROWS, none(), x, WEIGHT(m->layers, "token_embd"), &at);
+    for (i = 0; i < m->layers; i++) layer_packets(c, m, i, rows, first);
+    RUN(RMS_NORM, real(m->epsilon), n, &x, NULL);
+    RUN(MUL, none(), h, &n, WEIGHT(m->layers, "output_norm"));
+    RUN(MUL_MAT, none(), out, WEIGHT(m->layers, "token_embd"), &h);
+    push(c, jal_packet_copy(c->host_address + c->logits, c->out, (uint64_t)rows * VOCABULARY * 4));
+    push(c, jal_packet(JALAPENO_HW_OPCODE_TIMESTAMP, 0));
+    c->packets[c->count - 1].body[0] = c->host_address + c->stamp;
+}
+
+/* Records what one token takes: value 0 is the byte, value 1 its position. */
+static void record_token(struct card *c, const struct model *m) {
+    const uint64_t places[3] = {c->inputs, c->inputs + IN_POSITIONS(m->context), c->inputs + IN_ROWS(m->context)};
+    const uint32_t limits[2] = {VOCABULARY - 1, m->context - 1};
+    struct composed first = {c->packets, c->host + c->arguments, c->host_address + c->arguments}, second = first;
+    jal_status status = jal_graph_create(c->session, &c->token);
+    size_t count;
+    uint32_t i;
+    if (status == JAL_ERROR_UNSUPPORTED) return;
+    check(status, "record a graph");
+    for (i = 0; i < 3; i++) {
+        struct jalapeno_hw_packet fill = jal_packet_fill(places[i], i == 2 ? 8 : 4, 0);
+        jal_patch patch = {sizeof patch, i, JAL_PLACE_PACKET, offsetof(struct jalapeno_hw_packet, body[2]), 8, i != 0, 1};
+        check(jal_graph_add(c->token, &fill, NULL), "record a packet");
+        check(jal_graph_patch(c->token, &patch), "patch a graph");
+    }
+    compose(c, m, 1, 0);
+    count = c->count;
+    compose(c, m, 1, 1); /* behind the other */
+    second.packets += count;
+    record(c->token, first, second, count, 1);
+    check(jal_graph_finish(c->token, limits, 2), "finish a graph");
+    c->count = 0;
+    c->used = 0;
+}
+
+/* Reads `rows` bytes that stand at positions `first` and on; their logits are then in host memory. */
+static double step(struct card *c, const struct model *m, const uint8_t *text, uint32_t rows,
+                   uint32_t first) {
+    const uint32_t seen = first + rows, values[2] = {text[0], first};
+    uint8_t *in = c->host + c->in;
+    uint64_t in_bytes = IN_MASK(m->context) + (rows > 1 ? (uint64_t)rows * seen * 4 : 0);
+    double begin = now();
+    uint64_t sequence;
     uint32_t i, j;
+    if (rows == 1 && c->token.id != 0) {
+        check(jal_graph_replay(c->token, c->queue, values, 2, &sequence), "run a token");
+        await(c, sequence);
+        return now() - begin;
+    }
     for (i = 0; i < rows; i++) {
         int32_t byte = text[i], position = (int32_t)(first + i);
         int64_t row = position;
@@ -251,14 +271,7 @@ static double step(struct card *c, const struct model *m, const uint8_t *text, u
         }
     }
     push(c, jal_packet_copy(c->inputs, c->host_address + c->in, in_bytes));
-    RUN(GET_ROWS, none(), x, WEIGHT(m->layers, "token_embd"), &at);
-    for (i = 0; i < m->layers; i++) layer_packets(c, m, i, rows, first);
-    RUN(RMS_NORM, real(m->epsilon), n, &x, NULL);
-    RUN(MUL, none(), h, &n, WEIGHT(m->layers, "output_norm"));
-    RUN(MUL_MAT, none(), out, WEIGHT(m->layers, "token_embd"), &h);
-    push(c, jal_packet_copy(c->host_address + c->logits, c->out, (uint64_t)rows * VOCABULARY * 4));
-    push(c, jal_packet(JALAPENO_HW_OPCODE_TIMESTAMP, 0));
-    c->packets[c->count - 1].body[0] = c->host_address + c->stamp;
+    compose(c, m, rows, first);
     return go(c);
 }
 
@@ -439,6 +452,7 @@ int main(int argc, char **argv) {
     open_card(&c, &m, name);
     times = calloc((size_t)tokens, sizeof *times);
     if (times == NULL) fail(1, "ask for fewer tokens", "no memory for their times");
+    record_token(&c, &m);
     idle_round_trips(&c);
 
     /* Of a prompt that fills the context, the end is read; the same when the text has filled it. */

@@ -119,7 +119,8 @@ impl Runner {
         let even = pattern.iter().all(|byte| *byte == pattern[0]);
         if !even {
             // Steps are multiples of 8, so each begins with the pattern's first byte.
-            for (at, byte) in self.bounce.iter_mut().enumerate() {
+            let most = usize::try_from(bytes).unwrap_or(usize::MAX);
+            for (at, byte) in self.bounce.iter_mut().take(most).enumerate() {
                 *byte = pattern[at % 8];
             }
         }
