@@ -42,8 +42,15 @@ impl Beside {
     }
 }
 
+/// Beside the shim's cards.
+pub const SHIM: Beside = Beside {
+    spares: 1,
+    modules: &["aer_inject"],
+    ..Beside::NOTHING
+};
+
 /// See the file's head.
-pub const BOOTS: [Boot; 4] = [
+pub const BOOTS: [Boot; 3] = [
     Boot {
         name: "events",
         stock: &[],
@@ -54,19 +61,6 @@ pub const BOOTS: [Boot; 4] = [
         beside: Beside {
             spares: 1,
             company: true,
-            modules: &["aer_inject"],
-            ..Beside::NOTHING
-        },
-    },
-    Boot {
-        name: "events-shim",
-        stock: &[],
-        cards: 1,
-        driver: Driver::Shim,
-        bind: CARD,
-        stories: &["events"],
-        beside: Beside {
-            spares: 1,
             modules: &["aer_inject"],
             ..Beside::NOTHING
         },

@@ -108,8 +108,8 @@ const BOOTS: [Boot; 6] = [
         cards: 2,
         driver: Driver::Shim,
         bind: CARD,
-        stories: &["card", "owners", "shim", "sensors", "doctor"],
-        beside: Beside::NOTHING,
+        stories: &["card", "owners", "shim", "sensors", "doctor", "events"],
+        beside: events::SHIM,
     },
     Boot {
         name: "binding",

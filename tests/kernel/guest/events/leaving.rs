@@ -37,7 +37,7 @@ pub fn an_owner_that_does_not_listen(stage: &Stage) -> String {
     let mut owner = Part::start("deaf", card);
     owner.hear("held");
     let host = ask(stage.unbind(), card);
-    std::thread::sleep(Duration::from_secs(2));
+    std::thread::sleep(Duration::from_secs(1));
     assert!(!host.is_finished(), "the kernel waits for the owner");
     let error = Device::open(card, Role::Compute).expect_err("it is on its way out");
     owner.goes_on();

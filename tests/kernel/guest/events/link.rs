@@ -82,6 +82,44 @@ fn announced(events: &OwnedFd) -> Vec<String> {
     found
 }
 
+/// Has the card write a fault record that the shim has not seen.
+fn fail_a_job(session: &Session) {
+    let mut queue = session.queue(QueueOptions::default()).expect("a queue");
+    let there = session.device_memory(4096).expect("device memory");
+    let copy = packet(Opcode::Copy, [0x1000, there.address().0, 64, 0, 0]);
+    let last = queue.submit_one(&copy).expect("submitted");
+    let error = queue.completions().wait(last, Some(SOON));
+    assert_eq!(error.expect_err("it fails").code(), Code::Fault);
+    // The count of faults is read in the telemetry page.
+    std::thread::sleep(Duration::from_millis(300));
+}
+
+/// What devcoredump keeps, by file.
+fn dumps() -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir("/sys/class/devcoredump").into_iter().flatten();
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path().join("data")))
+        .filter(|data| data.exists())
+        .collect()
+}
+
+/// Lets go of what earlier stories left.
+fn clear_dumps() {
+    for data in dumps() {
+        fs::write(data, "1").expect("let go");
+    }
+    until("nothing is kept", SOON, || dumps().is_empty());
+}
+
+/// What made the shim keep the fault records that it kept: 24 bytes at 40 of the dump.
+fn dumped() -> String {
+    until("a dump", SOON, || !dumps().is_empty());
+    let bytes = fs::read(&dumps()[0]).expect("a dump");
+    assert!(bytes.starts_with(b"JALFAULT"), "{:?}", &bytes[..8]);
+    let event = String::from_utf8_lossy(&bytes[40..64]).into_owned();
+    event.trim_end_matches('\0').to_owned()
+}
+
 /// An owner sleeps for a job when the link fails: it is told, lets go, and comes back.
 fn told_of(stage: &Stage, bits: u32) -> String {
     let card = stage.card();
@@ -96,6 +134,10 @@ fn told_of(stage: &Stage, bits: u32) -> String {
     let waiter = std::thread::spawn(move || completions.wait(last, Some(SOON)));
     std::thread::sleep(Duration::from_millis(50));
     let failed = device.transport().lost_fd().expect("an fd");
+    if stage.has_shim() {
+        clear_dumps();
+        fail_a_job(&session);
+    }
     let events = uevents();
     let begin = Instant::now();
     inject(card, bits);
@@ -117,8 +159,12 @@ fn told_of(stage: &Stage, bits: u32) -> String {
         assert!(said.iter().any(|event| event == "aer"), "{said:?}");
     }
     work(&open(card), 15, 2);
+    let record = match stage.has_shim() {
+        true => format!("; the shim kept \"{}\"", dumped()),
+        false => String::new(),
+    };
     format!(
-        "told after {} ms, the sleeper after {} ms: {error}; opened again it works",
+        "told after {} ms, the sleeper after {} ms: {error}; opened again it works{record}",
         heard.as_millis(),
         ended.as_millis()
     )

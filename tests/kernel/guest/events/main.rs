@@ -34,19 +34,18 @@ const EVENTS: &[(&str, Story)] = &[
     ("remove-and-rescan", leaving::removed_and_found_again),
     ("hot-plug", plugging::in_a_running_machine),
     ("unplug-owned", plugging::out_while_owned),
-    ("unplug-free", plugging::out_while_free),
+    ("plugged-again", plugging::again_and_asked_for),
     ("link-error", link::not_fatal),
     ("link-error-fatal", link::fatal),
+    ("unplug-free", plugging::out_while_free),
 ];
 
 const SHIM: &[(&str, Story)] = &[
     ("sensors-in-resets", sensors::while_the_library_resets),
     ("killed-owner", owners::killed_and_followed_at_once),
-    ("deaf-owner", leaving::an_owner_that_does_not_listen),
     ("remove-and-rescan", leaving::removed_and_found_again),
     ("hot-plug", plugging::in_a_running_machine),
     ("unplug-owned", plugging::out_while_owned),
-    ("unplug-free", plugging::out_while_free),
     ("link-error", link::not_fatal),
     ("link-error-fatal", link::fatal),
     ("sensors-after-errors", sensors::after_errors),
@@ -78,7 +77,7 @@ fn main() -> ExitCode {
     let stories = match words.as_slice() {
         ["part", name, card] => return part::play(name, card),
         ["events"] => EVENTS,
-        ["events-shim"] => SHIM,
+        ["shim"] => SHIM,
         ["bare"] => BARE,
         ["dying"] => DYING,
         _ => {

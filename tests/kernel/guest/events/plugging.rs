@@ -67,16 +67,16 @@ pub fn out_while_owned(stage: &Stage) -> String {
     )
 }
 
-pub fn out_while_free(stage: &Stage) -> String {
+/// Nobody has it; the kernel's patience is spent on the stories in between.
+pub fn again_and_asked_for(stage: &Stage) -> String {
     assert_eq!(plugged(stage), None);
     let card = plug(stage);
     work(&open(&card), 14, 1);
     println!("HOST unplug {}", stage.spare);
-    let begin = Instant::now();
-    until("it goes", SOON, || !function(&card).is_there());
-    let took = begin.elapsed();
-    format!(
-        "plugged again, gone {} ms after it was unplugged, 5 s of them the kernel's patience",
-        took.as_millis()
-    )
+    format!("{card} is back in its slot")
+}
+
+pub fn out_while_free(stage: &Stage) -> String {
+    until("it goes", SOON, || plugged(stage).is_none());
+    "nobody had it, and it went".into()
 }

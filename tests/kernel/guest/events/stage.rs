@@ -28,10 +28,26 @@ impl Stage {
     /// Looks around.
     pub fn new() -> Self {
         let cards = cards();
-        Self {
+        let stage = Self {
             spare: cards.len(),
             cards,
             driver: variable("DRIVER"),
+        };
+        stage.settle();
+        stage
+    }
+
+    /// Gives every card that another driver has, after an earlier story, to this boot's.
+    fn settle(&self) {
+        for card in &self.cards {
+            match function(card).driver() {
+                Some(other) if other != self.driver => {
+                    let unbind = Path::new("/sys/bus/pci/drivers").join(other).join("unbind");
+                    fs::write(unbind, card).expect("unbound");
+                    self.bind(card);
+                }
+                _ => {}
+            }
         }
     }
 
