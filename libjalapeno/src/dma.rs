@@ -15,6 +15,7 @@ use crate::transport::{HostRange, Protection, Transport};
 use crate::units::Iova;
 
 mod backing;
+mod budget;
 mod memlock;
 mod registered;
 

@@ -126,6 +126,34 @@ pub(crate) struct Played {
     pub(crate) records: u64,
 }
 
+/// A host that permits these addresses and so many mappings, and no device.
+pub(crate) fn host(iova_ranges: Vec<(u64, u64)>, maps_limit: usize) -> Arc<dyn Transport> {
+    Arc::new(Stage {
+        about: Description {
+            iova_ranges,
+            maps_limit,
+            ..about()
+        },
+        doorbells: Heap::new(4096),
+    })
+}
+
+fn about() -> Description {
+    Description {
+        backend: "played",
+        name: "stage".into(),
+        bars: [0; 6],
+        mappable: Default::default(),
+        vectors: 1,
+        iova_ranges: Vec::new(),
+        maps_limit: 1,
+        page_bytes: 4096,
+        needs_file: false,
+        pins: false,
+        owner_pid: None,
+    }
+}
+
 /// A queue of 2^depth packets and 2^errors records, and the device to play.
 pub(crate) fn play(depth_log2: u32, errors_log2: u32, delivers: bool) -> (Queue, Played) {
     let doorbells = Heap::new(4096);
@@ -134,17 +162,9 @@ pub(crate) fn play(depth_log2: u32, errors_log2: u32, delivers: bool) -> (Queue,
     mappable[2].push(Area { offset: 0, bytes });
     let transport: Arc<dyn Transport> = Arc::new(Stage {
         about: Description {
-            backend: "played",
-            name: "stage".into(),
             bars: [0, 0, bytes, 0, 0, 0],
             mappable,
-            vectors: 1,
-            iova_ranges: Vec::new(),
-            maps_limit: 1,
-            page_bytes: 4096,
-            needs_file: false,
-            pins: false,
-            owner_pid: None,
+            ..about()
         },
         doorbells: doorbells.clone(),
     });

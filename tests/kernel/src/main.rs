@@ -81,7 +81,7 @@ const BOOTS: [Boot; 6] = [
         cards: 2,
         driver: Driver::VfioPci,
         bind: CARD,
-        stories: &["card", "owners", "doctor"],
+        stories: &["lspci", "card", "owners", "doctor"],
         beside: Beside::NOTHING,
     },
     Boot {

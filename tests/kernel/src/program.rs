@@ -33,12 +33,13 @@ fn libraries(said: &str) -> Vec<String> {
 }
 
 /// What a story starts beside the guest's own programs, and the files it reads.
-const NEEDS: [(&str, &[&str], &[&str]); 7] = [
+const NEEDS: &[(&str, &[&str], &[&str])] = &[
     ("library", &["library"], &[]),
     ("events", &["events"], &[]),
     ("binding", &["jalctl"], &[]),
     ("device", &["device"], &[]),
     ("doctor", &["jalctl"], &[]),
+    ("lspci", &["lspci"], &[]),
     ("c-programs", &["library", "abi", "raii", "copy"], &[]),
     (
         "generate",

@@ -58,6 +58,7 @@ const STORIES: &[(&str, Story)] = &[
     ),
     ("one-map", figures::a_buffer_is_one_ioctl_whatever_its_pages),
     ("opening", figures::an_opening_is_quick_beside_its_reset),
+    ("budget", memory::a_budget_is_told_before_the_first_mapping),
     ("ranges", memory::addresses_lie_in_what_the_kernel_permits),
     (
         "unmapped",

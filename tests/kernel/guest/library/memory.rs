@@ -45,6 +45,20 @@ pub fn addresses_lie_in_what_the_kernel_permits(card: &str) -> String {
     format!("{ranges:x?}")
 }
 
+pub fn a_budget_is_told_before_the_first_mapping(card: &str) -> String {
+    let device = open(card);
+    let dma = device.dma().expect("owned");
+    let limit = dma.usage().maps_limit;
+    dma.fits(1024, 1 << 30).expect("1 TiB in buffers of 1 GiB");
+    let small = dma.fits(1 << 20, 1 << 20);
+    match small {
+        Ok(()) => assert!(limit > 1 << 20, "{limit}"),
+        Err(error) => assert!(error.to_string().contains(&limit.to_string()), "{error}"),
+    }
+    assert_eq!(dma.usage().maps, 0);
+    format!("1 TiB in 1024 buffers of {limit} there can be")
+}
+
 pub fn an_unmapped_address_is_a_fault_with_that_address(card: &str) -> String {
     let session = session(card);
     let host = session
