@@ -171,7 +171,13 @@ impl Bindings {
                 let record = read(&passing)?.filter(|record| record.driver == driver);
                 steps.push(Action::Release(driver));
                 plan.then = None;
-                match record.and_then(|record| record.before) {
+                let before = record.and_then(|record| record.before);
+                // A driver that is no longer to be had cannot have it back.
+                let before = before.filter(|before| {
+                    let driver = before.driver.as_ref();
+                    driver.is_none_or(|driver| self.load(driver).is_ok())
+                });
+                match before {
                     None => {
                         plan.chosen_by_kernel = true;
                         steps.push(Action::Override(None));
@@ -197,8 +203,8 @@ impl Bindings {
         Ok(plan)
     }
 
-    /// Gives a card back to what it had before it was bound; where that is not recorded, to the
-    /// driver that the kernel chooses. It is no longer bound when it appears.
+    /// Gives a card back to what it had before it was bound; where that is not recorded, or no longer
+    /// to be had, to the driver that the kernel chooses. It is no longer bound when it appears.
     ///
     /// # Errors
     /// As [`Bindings::unplan`] and [`Bindings::bind`].

@@ -230,6 +230,17 @@ fn without_a_record_the_kernel_chooses() {
 }
 
 #[test]
+fn a_driver_that_is_no_longer_to_be_had_leaves_the_choice_to_the_kernel() {
+    let (machine, card) = machine(Some("nvme"));
+    let (bindings, _) = bindings(&machine, Mishap::None);
+    bindings.bind(CARD, &lasting()).unwrap();
+    fs::remove_dir_all(machine.path.join("sys/bus/pci/drivers/nvme")).unwrap();
+    let plan = bindings.unbind(CARD).unwrap();
+    assert!(plan.chosen_by_kernel);
+    assert_eq!(state(&card), (None, None, Vec::new()));
+}
+
+#[test]
 fn a_failure_at_each_step_leaves_all_as_it_was() {
     for before in [None, Some("nvme")] {
         let mut failed = 0;
