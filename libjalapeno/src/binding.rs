@@ -486,4 +486,6 @@ fn read(path: &PathBuf) -> Result<Option<Record>> {
 }
 
 #[cfg(test)]
+mod played;
+#[cfg(test)]
 mod tests;
