@@ -1,6 +1,6 @@
 //! Plugging: a card comes into a running machine, and goes while it is owned, or free.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jalapeno::{Device, Role};
 
@@ -16,11 +16,9 @@ fn plug(stage: &Stage) -> String {
     println!("HOST plug {}", stage.spare);
     until("a card comes", SOON, || plugged(stage).is_some());
     let card = plugged(stage).expect("there");
-    // The kernel still looks at it: its BARs come last, before drivers.
-    until("it has its BARs", SOON, || {
-        function(&card).bar_bytes(0).is_some_and(|bytes| bytes > 0)
-    });
-    std::thread::sleep(Duration::from_millis(200));
+    // The kernel looks at it, gives it its BARs, and then makes their files.
+    let bar = function(&card).path().join("resource0");
+    until("it has its BARs", SOON, || bar.exists());
     stage.bind(&card);
     card
 }
