@@ -245,11 +245,14 @@ jal_status jal_buffer_read(jal_buffer buffer, uint64_t offset, void *into, uint6
  * Without it jal_poll() and jal_wait() follow the sequence number, which is cheaper. */
 #define JAL_QUEUE_COMPLETIONS 1u
 
+/* The device writes down what each job takes, for jal_job_stats(). UNSUPPORTED where it cannot. */
+#define JAL_QUEUE_PROFILE 2u
+
 typedef struct jal_queue_options {
     uint32_t struct_size;
     uint32_t depth;  /* packets, a power of two; 0: 256 */
     uint32_t errors; /* error records kept, a power of two; 0: 8 */
-    uint32_t flags;  /* JAL_QUEUE_COMPLETIONS */
+    uint32_t flags;  /* JAL_QUEUE_COMPLETIONS, JAL_QUEUE_PROFILE */
 } jal_queue_options;
 
 /* An in-order queue. `options` may be null. jal_queue_destroy() cancels what is unfinished. */
@@ -318,6 +321,26 @@ typedef struct jal_queue_counters {
 
 /* How the queue's jobs ended so far. Works on a stopped queue too. */
 jal_status jal_queue_get_counters(jal_queue queue, jal_queue_counters *out);
+
+typedef struct jal_stats {
+    uint32_t struct_size;
+    uint32_t opcode;     /* JALAPENO_HW_OPCODE_* */
+    uint32_t kernel;     /* of a LAUNCH its kernel, of an INDIRECT the packets of its graph; else 0 */
+    uint32_t failed;     /* 1: it failed; else 0 */
+    uint64_t sequence;   /* the packet's */
+    uint64_t cookie;     /* the packet's */
+    uint64_t start;      /* device time in ticks when it came up */
+    uint64_t end;        /* device time in ticks when it was finished */
+    uint64_t energy_nj;  /* nanojoules: its work, and the idle card meanwhile */
+    uint64_t bytes;      /* read and written */
+    uint64_t operations; /* of kernels; a multiply-add counts two */
+} jal_stats;
+
+/* What a finished job took, for queues made with JAL_QUEUE_PROFILE: one packet, or a whole graph. The
+ * figures stay until as many more jobs have finished as the queue is deep; then, and for a job that is
+ * not finished or was cancelled, INVALID. UNSUPPORTED where the queue is not profiled. Makes no system
+ * call. */
+jal_status jal_job_stats(jal_queue queue, uint64_t sequence, jal_stats *out);
 
 /* ---- Timeline fences ------------------------------------------------------------------------ */
 

@@ -2,10 +2,11 @@
 
 use jalapeno_hw::caps::{
     CAP_REQUIRED, CapFaults, CapHeader, CapId, CapIova, CapKernels, CapMemory, CapProduct,
-    CapQueues, CapTelemetry, CapTime,
+    CapProfile, CapQueues, CapTelemetry, CapTime,
 };
 use jalapeno_hw::faults::{FAULT_RECORD_BYTES, FaultCode};
 use jalapeno_hw::limits::{DEPTH_LOG2_MAX, QUEUES_MAX};
+use jalapeno_hw::profile::PROFILE_RECORD_BYTES;
 use jalapeno_hw::regs::BAR0_BYTES;
 use zerocopy::FromBytes;
 
@@ -27,6 +28,8 @@ pub struct Capabilities {
     pub time: CapTime,
     /// The telemetry page, where there is one.
     pub telemetry: Option<CapTelemetry>,
+    /// The card's profile ring, where there is one.
+    pub profile: Option<CapProfile>,
     /// The fault log, where there is one.
     pub faults: Option<CapFaults>,
     /// The kernel library, where there is one.
@@ -52,6 +55,7 @@ struct Found {
     iova: Option<CapIova>,
     time: Option<CapTime>,
     telemetry: Option<CapTelemetry>,
+    profile: Option<CapProfile>,
     faults: Option<CapFaults>,
     kernels: Option<CapKernels>,
     product: Option<CapProduct>,
@@ -110,6 +114,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Capabilities> {
             CapId::Iova => fill(&mut found.iova, id, record)?,
             CapId::Time => fill(&mut found.time, id, record)?,
             CapId::Telemetry => fill(&mut found.telemetry, id, record)?,
+            CapId::Profile => fill(&mut found.profile, id, record)?,
             CapId::Faults => fill(&mut found.faults, id, record)?,
             CapId::Kernels => fill(&mut found.kernels, id, record)?,
             CapId::Product => fill(&mut found.product, id, record)?,
@@ -139,6 +144,7 @@ fn check(found: Found) -> Result<Capabilities> {
         iova: found.iova.ok_or_else(|| need(CapId::Iova))?,
         time: found.time.ok_or_else(|| need(CapId::Time))?,
         telemetry: found.telemetry,
+        profile: found.profile,
         faults: found.faults,
         kernels: found.kernels,
         product: found.product.map_or(String::new(), |p| ascii(&p.name)),
@@ -150,6 +156,7 @@ fn check(found: Found) -> Result<Capabilities> {
         iova,
         time,
         telemetry,
+        profile,
         faults,
         ..
     } = &capabilities;
@@ -217,6 +224,17 @@ fn check(found: Found) -> Result<Capabilities> {
             "TELEMETRY.offset",
             telemetry.map_or(0, |t| u64::from(t.offset)),
             telemetry.is_none_or(|t| t.bytes >= 64 && in_bar0(t.offset, u64::from(t.bytes))),
+        ),
+        (
+            "PROFILE.records",
+            profile.map_or(0, |p| u64::from(p.records)),
+            profile.is_none_or(|p| {
+                (2..=1 << 16).contains(&p.records)
+                    && p.records.is_power_of_two()
+                    && p.record_bytes as usize == PROFILE_RECORD_BYTES
+                    && p.lease_ms >= 10
+                    && in_bar0(p.offset, u64::from(p.records) * PROFILE_RECORD_BYTES as u64)
+            }),
         ),
         (
             "FAULTS.records",

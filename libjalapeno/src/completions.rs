@@ -33,6 +33,10 @@ impl Completions {
         }
     }
 
+    pub(crate) fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
     /// The last completed sequence number, validated. Makes no system call.
     ///
     /// # Errors

@@ -37,8 +37,10 @@ pub use faults::FaultLog;
 pub use reset::ResetReport;
 
 /// What the library can use.
-const FEATURES_KNOWN: u64 =
-    1 << Feature::Arm.code() | 1 << Feature::Scrub.code() | 1 << Feature::Graph.code();
+const FEATURES_KNOWN: u64 = 1 << Feature::Arm.code()
+    | 1 << Feature::Scrub.code()
+    | 1 << Feature::Profile.code()
+    | 1 << Feature::Graph.code();
 /// Most interrupt vectors asked for: one for events and one a queue, shared beyond.
 const VECTORS_WANTED: u32 = 64;
 /// PCI command register, in config space.

@@ -74,25 +74,38 @@ pub(crate) struct Parts {
     pub(crate) completion: Iova,
     /// Where the error ring is.
     pub(crate) errors: Iova,
+    /// Where the profile ring is.
+    pub(crate) profile: Option<Iova>,
 }
 
 /// Zeroed memory for a queue: the submission ring for reading only, the rest writable.
-pub(crate) fn parts(device: &Device, depth_log2: u32, errors_log2: u32) -> Result<Parts> {
+pub(crate) fn parts(
+    device: &Device,
+    depth_log2: u32,
+    errors_log2: u32,
+    profile: bool,
+) -> Result<Parts> {
     let space = device.dma()?;
     let reading = HostOptions {
         protection: Protection::Read,
         ..HostOptions::default()
     };
     let ring_bytes = Rings::ring_bytes(depth_log2) as u64;
-    let answer_bytes = Rings::answer_bytes(errors_log2) as u64;
+    let errors_end = Rings::answer_bytes(errors_log2) as u64;
+    let answer_bytes = match profile {
+        true => errors_end + Rings::profile_bytes(depth_log2) as u64,
+        false => errors_end,
+    };
     let ring = HostMemory::allocate(space, ring_bytes, reading)?;
     let answers = HostMemory::allocate(space, answer_bytes, HostOptions::default())?;
     let (at, completion) = (ring.iova(), answers.iova());
+    let rings = Rings::new(Box::new(ring), Box::new(answers), depth_log2, errors_log2)?;
     Ok(Parts {
-        rings: Rings::new(Box::new(ring), Box::new(answers), depth_log2, errors_log2)?,
+        rings: if profile { rings.profiled()? } else { rings },
         ring: at,
         completion,
         errors: completion + Rings::ERRORS_OFFSET as u64,
+        profile: profile.then_some(completion + errors_end),
     })
 }
 
@@ -130,7 +143,7 @@ impl Manager {
                 holder: Some(std::process::id()),
             });
         }
-        let parts = parts(device, DEPTH_LOG2, ERRORS_LOG2)?;
+        let parts = parts(device, DEPTH_LOG2, ERRORS_LOG2, false)?;
         registers.write(Q0Ring(parts.ring.0))?;
         registers.write(Q0Completion(parts.completion.0))?;
         registers.write(Q0Errors(parts.errors.0))?;

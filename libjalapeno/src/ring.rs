@@ -6,11 +6,12 @@
 
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
 
 use jalapeno_hw::faults::{FAULT_RECORD_BYTES, FaultRecord};
 use jalapeno_hw::limits::DEPTH_LOG2_MAX;
 use jalapeno_hw::packets::{HEADER_VALID, PACKET_BYTES, Packet};
+use jalapeno_hw::profile::{PROFILE_RECORD_BYTES, ProfileRecord};
 use jalapeno_hw::queue::COMPLETION_LINE_BYTES;
 
 use crate::dma::HostMemory;
@@ -65,6 +66,8 @@ pub(crate) struct Rings {
     slots: NonNull<u8>,
     word: NonNull<u8>,
     errors: NonNull<u8>,
+    /// As many records as there are slots, where the queue is profiled.
+    profile: Option<NonNull<u8>>,
     /// Packets, and the slots' bytes less one slot: what the path of a command computes with.
     depth: u64,
     slot_mask: usize,
@@ -134,6 +137,7 @@ impl Rings {
             word: base,
             // SAFETY: `answers` was just found to be longer than this offset.
             errors: unsafe { base.add(Self::ERRORS_OFFSET) },
+            profile: None,
             depth: 1 << depth_log2,
             slot_mask: Self::ring_bytes(depth_log2) - PACKET_BYTES,
             due: AtomicPtr::default(),
@@ -142,6 +146,54 @@ impl Rings {
         };
         let _ = rings.expect_record(0);
         Ok(rings)
+    }
+
+    /// Bytes of a profile ring.
+    pub(crate) fn profile_bytes(depth_log2: u32) -> usize {
+        const { assert!(PROFILE_RECORD_BYTES == PACKET_BYTES, "slots serve both") };
+        PROFILE_RECORD_BYTES << depth_log2
+    }
+
+    /// The same, with a profile ring in the answers' memory behind the errors, zeroed too.
+    pub(crate) fn profiled(mut self) -> Result<Self> {
+        let [_, answers] = &self.keep;
+        let at = Self::answer_bytes(self.errors_log2);
+        let bytes = self.slot_mask + PROFILE_RECORD_BYTES;
+        if answers
+            .bytes()
+            .checked_sub(at)
+            .is_none_or(|left| left < bytes)
+        {
+            return Err(Error::Invalid {
+                what: format!("a profile ring of {bytes} bytes does not fit its memory"),
+            });
+        }
+        // SAFETY: `answers` was just found to be longer than this offset.
+        self.profile = Some(unsafe { answers.at().add(at) });
+        Ok(self)
+    }
+
+    /// Whether there is a profile ring.
+    pub(crate) fn is_profiled(&self) -> bool {
+        self.profile.is_some()
+    }
+
+    /// One private copy of packet `seq`'s profile record; `None`: it is not there.
+    pub(crate) fn profile(&self, seq: u64) -> Option<ProfileRecord> {
+        #[expect(clippy::cast_possible_truncation, reason = "masked just after")]
+        let at = ((seq.wrapping_sub(1) << SLOT_SHIFT) as usize) & self.slot_mask;
+        // SAFETY: `profiled` found the ring as long as the slots, and the mask leaves a multiple of
+        // a slot's size below that; 64-byte aligned and only accessed through these atomics.
+        let from: &[AtomicU64; PACKET_WORDS] = unsafe { self.profile?.add(at).cast().as_ref() };
+        let mut words = [0; PACKET_WORDS];
+        words[0] = from[0].load(Ordering::Acquire);
+        for (word, from) in words.iter_mut().zip(from).skip(1) {
+            *word = from.load(Ordering::Relaxed);
+        }
+        // A record that was written over meanwhile had its sequence cleared first.
+        fence(Ordering::Acquire);
+        let stands = words[0] == seq && from[0].load(Ordering::Relaxed) == seq;
+        stands.then(|| zerocopy::transmute!(words))
     }
 
     /// Packets of the submission ring.

@@ -52,6 +52,8 @@ pub struct QueueOptions {
     pub vector: Option<u32>,
     /// How completions are consumed.
     pub delivery: Delivery,
+    /// Whether the device writes down what each job took, for `Completions::stats`.
+    pub profile: bool,
 }
 
 impl Default for QueueOptions {
@@ -61,6 +63,7 @@ impl Default for QueueOptions {
             errors: 8,
             vector: None,
             delivery: Delivery::BySequence,
+            profile: false,
         }
     }
 }
@@ -189,6 +192,11 @@ impl Session {
             caps.depth_log2_max,
         )?;
         let errors_log2 = log2("errors", options.errors, 0, caps.errors_log2_max)?;
+        if options.profile && core.device.info().features & 1 << Feature::Profile.code() == 0 {
+            return Err(Error::Unsupported {
+                what: format!("{} does not profile queues", core.device.info().name),
+            });
+        }
         let number = Number {
             core: Arc::clone(core),
             number: core.manager.take_number()?,
@@ -196,7 +204,12 @@ impl Session {
         };
         let waker = core.waker(options.vector, number.number)?;
         let vector = waker.vector().map_or(0, |vector| vector.number());
-        let parts = management::parts(&core.device, depth_log2.into(), errors_log2.into())?;
+        let parts = management::parts(
+            &core.device,
+            depth_log2.into(),
+            errors_log2.into(),
+            options.profile,
+        )?;
         let create = QueueCreate {
             queue: number.number,
             depth_log2,
@@ -205,6 +218,7 @@ impl Session {
             ring: parts.ring.0,
             completion: parts.completion.0,
             errors: parts.errors.0,
+            profile: parts.profile.map_or(0, |profile| profile.0),
             ..QueueCreate::ZERO
         };
         let identity = Identity {

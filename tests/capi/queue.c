@@ -303,6 +303,41 @@ static void threads_take_turns_on_one_queue(void) {
     SAME(counters.succeeded, 8000);
 }
 
+static void a_job_says_what_it_took(void) {
+    struct rig rig = rig_start(16, JAL_QUEUE_PROFILE), plain = rig;
+    struct jalapeno_hw_packet fill, nop = jal_packet_nop();
+    jal_stats stats = {.struct_size = sizeof stats};
+    uint64_t sequence, first;
+    jal_queue_options options = {.struct_size = sizeof options};
+    jal_buffer buffer;
+    jal_buffer_info info = {.struct_size = sizeof info};
+    int i;
+    OK(jal_device_alloc(rig.session, 1 << 20, &buffer));
+    OK(jal_buffer_get_info(buffer, &info));
+    fill = jal_packet_fill(info.address, 1 << 20, 3);
+    fill.cookie = 77;
+    OK(jal_submit_one(rig.queue, &fill, &first));
+    OK(jal_wait(rig.queue, first, SOON));
+    OK(jal_job_stats(rig.queue, first, &stats));
+    SAME(stats.sequence, first);
+    SAME(stats.cookie, 77);
+    SAME(stats.opcode, JALAPENO_HW_OPCODE_FILL);
+    SAME(stats.failed, 0);
+    SAME(stats.bytes, 1 << 20);
+    CHECK(stats.start < stats.end && stats.energy_nj > 0);
+    GIVES(JAL_ERROR_INVALID, jal_job_stats(rig.queue, 0, &stats));
+    GIVES(JAL_ERROR_INVALID, jal_job_stats(rig.queue, first + 1, &stats));
+    for (i = 0; i < 16; i++) OK(jal_submit_one(rig.queue, &nop, &sequence));
+    OK(jal_wait(rig.queue, sequence, SOON));
+    OK(jal_job_stats(rig.queue, sequence, &stats));
+    SAME(stats.opcode, JALAPENO_HW_OPCODE_NOP);
+    GIVES(JAL_ERROR_INVALID, jal_job_stats(rig.queue, first, &stats)); /* written over */
+    GIVES(JAL_ERROR_INVALID, jal_job_stats(rig.queue, sequence, NULL));
+    OK(jal_queue_create(rig.session, &options, &plain.queue));
+    GIVES(JAL_ERROR_UNSUPPORTED, jal_job_stats(plain.queue, 1, &stats));
+    OK(jal_queue_destroy(plain.queue));
+}
+
 static void a_killed_card_is_lost_to_every_waiter(void) {
     struct rig rig = rig_start(16, 0);
     struct jalapeno_hw_packet packet;
@@ -341,6 +376,7 @@ const struct story queue_stories[] = {
     {"several_threads_wait_at_once", several_threads_wait_at_once},
     {"a_close_ends_other_threads_waits", a_close_ends_other_threads_waits},
     {"threads_take_turns_on_one_queue", threads_take_turns_on_one_queue},
+    {"a_job_says_what_it_took", a_job_says_what_it_took},
     {"a_killed_card_is_lost_to_every_waiter", a_killed_card_is_lost_to_every_waiter},
     {NULL, NULL},
 };

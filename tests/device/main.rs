@@ -11,6 +11,7 @@ mod management;
 mod mappings;
 mod memory;
 mod open;
+mod profile;
 mod quickstart;
 mod reset;
 mod soak;

@@ -26,7 +26,7 @@ const LIBRARY: House = House {
             "completions",
             "queue",
         ],
-        &["device", "discover", "holders", "telemetry"],
+        &["device", "discover", "holders", "profile", "telemetry"],
         &[
             "management",
             "buffer",
@@ -46,7 +46,9 @@ const C_ABI: House = House {
         &["status", "guard"],
         &["handle", "sized", "turns"],
         &["registries"],
-        &["buffer", "device", "graph", "log", "queue", "session"],
+        &[
+            "buffer", "device", "graph", "log", "profile", "queue", "session",
+        ],
     ],
     tests: &[],
 };

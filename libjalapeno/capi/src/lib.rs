@@ -9,6 +9,7 @@ pub mod graph;
 mod guard;
 pub mod handle;
 pub mod log;
+pub mod profile;
 pub mod queue;
 mod registries;
 pub mod session;

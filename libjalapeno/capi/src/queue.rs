@@ -16,6 +16,7 @@ use crate::sized;
 use crate::status::{Failure, OK};
 
 const COMPLETIONS: u32 = 1;
+const PROFILE: u32 = 2;
 
 /// `jal_queue_options`.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
@@ -62,7 +63,7 @@ pub unsafe extern "C" fn jal_queue_create(
         if !options.is_null() {
             // SAFETY: promised by the caller.
             let options = unsafe { sized::read(options, "options", OPTIONS_LEAST) }?;
-            if options.flags & !COMPLETIONS != 0 {
+            if options.flags & !(COMPLETIONS | PROFILE) != 0 {
                 return Err(Failure::invalid(format!(
                     "options->flags is {:#x}: use JAL_QUEUE_*",
                     options.flags
@@ -77,6 +78,7 @@ pub unsafe extern "C" fn jal_queue_create(
             if options.flags & COMPLETIONS != 0 {
                 wanted.delivery = Delivery::Each;
             }
+            wanted.profile = options.flags & PROFILE != 0;
         }
         let queue = SESSIONS.enter(session)?.session.queue(wanted)?;
         let handle = QUEUES.insert(Producer::new(queue), session)?;

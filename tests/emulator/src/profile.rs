@@ -253,9 +253,12 @@ impl Engine {
             let at = queue.shape.profile + slot * PROFILE_RECORD_BYTES as u64;
             let memory = card.memory();
             let (_, rest) = record.as_bytes().split_at(8);
-            let told = memory
-                .write(at + 8, rest)
-                .and_then(|()| memory.store_word(at, record.sequence));
+            let told = memory.store_word(at, 0).and_then(|()| {
+                // What is written over is void before the first of its bytes changes.
+                fence(Ordering::SeqCst);
+                memory.write(at + 8, rest)?;
+                memory.store_word(at, record.sequence)
+            });
             if let Err(trouble) = told {
                 // The ring was there when mappings last changed: a client took its memory away.
                 log::debug!("queue {}: no profile record: {trouble:?}", queue.number);
