@@ -50,7 +50,7 @@ pub const SHIM: Beside = Beside {
 };
 
 /// See the file's head.
-pub const BOOTS: [Boot; 3] = [
+pub const BOOTS: [Boot; 5] = [
     Boot {
         name: "events",
         stock: &[],
@@ -71,7 +71,7 @@ pub const BOOTS: [Boot; 3] = [
         cards: 1,
         driver: Driver::VfioPci,
         bind: "", // the story binds it: that is what fails without an IOMMU
-        stories: &["events"],
+        stories: &["events", "doctor"],
         beside: Beside {
             iommu: false,
             append: "vfio.enable_unsafe_noiommu_mode=1",
@@ -79,6 +79,39 @@ pub const BOOTS: [Boot; 3] = [
                 &["6.12", "debug"],
                 "a machine without an IOMMU is the same to all of Debian's kernels: 6.12 stands for \
                  them; the mode without one is in the debug kernel alone",
+            )),
+            ..Beside::NOTHING
+        },
+    },
+    Boot {
+        name: "host", // set up as its users would, with Debian's own udev
+        stock: &[],
+        cards: 2,
+        driver: Driver::Shim,
+        bind: CARD,
+        stories: &["doctor", "setup"],
+        beside: Beside {
+            only: Some((
+                &["6.12", "6.12-cdev"],
+                "udev and jalctl setup see no difference between kernels: 6.12 stands for them, by \
+                 group and by device node",
+            )),
+            ..Beside::NOTHING
+        },
+    },
+    Boot {
+        name: "unmapped", // an IOMMU that remaps no interrupts, and a card whose group is shared
+        stock: &[],
+        cards: 1,
+        driver: Driver::VfioPci,
+        bind: "",
+        stories: &["doctor"],
+        beside: Beside {
+            company: true,
+            append: "intremap=off",
+            only: Some((
+                &["6.12"],
+                "interrupt remapping is switched off alike on all of Debian's kernels",
             )),
             ..Beside::NOTHING
         },

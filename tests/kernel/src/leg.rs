@@ -60,7 +60,7 @@ pub const LEGS: [Leg; 5] = [
         ],
         shim: "shim-6.12",
         backend: "type1",
-        fetched: &["qemu", "busybox", "kernel-6.12"],
+        fetched: &["qemu", "busybox", "kernel-6.12", "tools-bookworm"],
         built: &["shim-6.12", "guest"],
     },
     Leg {
@@ -78,7 +78,7 @@ pub const LEGS: [Leg; 5] = [
         ],
         shim: "shim-6.12-cdev",
         backend: "cdev",
-        fetched: &["qemu", "busybox", "kernel-6.12"],
+        fetched: &["qemu", "busybox", "kernel-6.12", "tools-bookworm"],
         built: &["shim-6.12-cdev", "vfio-6.12", "guest"],
     },
     Leg {

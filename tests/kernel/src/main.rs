@@ -351,6 +351,9 @@ fn userland(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<u8>> {
         if *story == "binding" {
             udev::enter(&mut archive, cache)?;
         }
+        if *story == "setup" {
+            program::enter_debian(&mut archive, &cache.join("tools-bookworm"))?;
+        }
     }
     // A kernel without modules has all of them inside.
     let beside: &[&str] = match leg.modules {

@@ -40,6 +40,7 @@ const NEEDS: &[(&str, &[&str], &[&str])] = &[
     ("device", &["device"], &[]),
     ("doctor", &["jalctl"], &[]),
     ("lspci", &["lspci"], &[]),
+    ("setup", &["jalctl"], &[]),
     ("c-programs", &["library", "abi", "raii", "copy"], &[]),
     (
         "generate",
@@ -63,6 +64,55 @@ pub fn enter_for(archive: &mut Archive, story: &str) -> io::Result<()> {
             let name = format!("model/{}", name.to_string_lossy());
             archive.copy(&name, &sources.join(file))?;
         }
+    }
+    Ok(())
+}
+
+/// Programs of Debian that set a host up, and the names they are called by.
+const DEBIAN: [(&str, &str); 4] = [
+    ("udevadm", "udevadm"),
+    ("systemd-udevd", "udevadm"),
+    ("systemd-sysusers", "systemd-sysusers"),
+    ("systemd-tmpfiles", "systemd-tmpfiles"),
+];
+
+/// Enters Debian's own programs from an unpacked tree, with the libraries and the loader of that tree,
+/// apart from the host's.
+pub fn enter_debian(archive: &mut Archive, tree: &Path) -> io::Result<()> {
+    let loader = tree.join("lib64/ld-linux-x86-64.so.2");
+    let places = [
+        "usr/lib/x86_64-linux-gnu",
+        "usr/lib/x86_64-linux-gnu/systemd",
+    ];
+    let places = places.map(|place| tree.join(place).display().to_string());
+    archive.copy("debian/ld.so", &loader)?;
+    let mut entered = Vec::new();
+    for (name, file) in DEBIAN {
+        let program = tree.join("usr/bin").join(file);
+        let said = Command::new(&loader)
+            .args(["--list", "--library-path", &places.join(":")])
+            .arg(&program)
+            .output()?;
+        let mut files = libraries(&String::from_utf8_lossy(&said.stdout));
+        if files.is_empty() {
+            return Err(io::Error::other(format!(
+                "{} is not to be had",
+                program.display()
+            )));
+        }
+        files.push(program.display().to_string());
+        for file in files {
+            if !entered.contains(&file) {
+                let path = Path::new(&file);
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                archive.copy(&format!("debian/{name}"), path)?;
+                entered.push(file);
+            }
+        }
+        let start = format!(
+            "#!/bin/busybox sh\nexec /debian/ld.so --argv0 {name} --library-path /debian /debian/{file} \"$@\"\n"
+        );
+        archive.file(&format!("bin/{name}"), start.as_bytes())?;
     }
     Ok(())
 }
