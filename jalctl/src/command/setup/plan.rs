@@ -64,6 +64,7 @@ pub fn steps(host: &Host, wishes: &Wishes) -> Vec<Step> {
                 "udevadm",
                 "trigger",
                 "--action=change",
+                "--settle",
                 "--subsystem-match=vfio",
                 "--subsystem-match=vfio-dev",
                 "--subsystem-match=misc",
