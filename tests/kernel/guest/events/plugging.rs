@@ -1,5 +1,6 @@
 //! Plugging: a card comes into a running machine, and goes while it is owned, or free.
 
+use std::fs;
 use std::time::Instant;
 
 use jalapeno::{Device, Role};
@@ -16,10 +17,13 @@ fn plug(stage: &Stage) -> String {
     println!("HOST plug {}", stage.spare);
     until("a card comes", SOON, || plugged(stage).is_some());
     let card = plugged(stage).expect("there");
-    // The kernel looks at it, gives it its BARs, and then makes their files.
-    let bar = function(&card).path().join("resource0");
-    until("it has its BARs", SOON, || bar.exists());
-    stage.bind(&card);
+    // It is in sysfs before the kernel lets drivers have it: a probe before that does nothing.
+    let function = function(&card);
+    fs::write(function.path().join("driver_override"), &stage.driver).expect("an override");
+    until("it is bound", SOON, || {
+        fs::write("/sys/bus/pci/drivers_probe", &card).is_ok()
+            && function.driver().as_deref() == Some(&*stage.driver)
+    });
     card
 }
 
