@@ -24,6 +24,12 @@ fn plug(stage: &Stage) -> String {
         fs::write("/sys/bus/pci/drivers_probe", &card).is_ok()
             && function.driver().as_deref() == Some(&*stage.driver)
     });
+    // The driver's name is there before its probe has ended.
+    until("it has its nodes", SOON, || {
+        let nodes = [function.group_node(), function.device_node()];
+        function.path().join("vfio-dev").is_dir()
+            && nodes.into_iter().flatten().all(|node| node.exists())
+    });
     card
 }
 
