@@ -8,7 +8,8 @@ use jalapeno::hw::kernels::{DType, KernelId};
 use jalapeno::hw::packets::{Opcode, Packet, Parameters, Tensor};
 use jalapeno::{DeviceAddr, HostOptions, Place, QueueOptions};
 use jalapeno_tests::packet::{self, copy, packet, signal, wait};
-use jalapeno_tests::{SOON, stage};
+use jalapeno_tests::stage::Stage;
+use jalapeno_tests::{SOON, board, stage};
 
 fn fill(to: DeviceAddr, pattern: u64) -> Packet {
     packet::fill(to, 8, pattern)
@@ -299,7 +300,7 @@ fn values_beyond_what_was_promised_never_reach_the_device() {
         assert_eq!(error.code(), Code::Invalid, "{error}");
     }
     // A graph of one session is nothing to a queue of another.
-    let other = jalapeno_tests::stage();
+    let other = Stage::of(board()); // another card, wherever the first one is
     let mut foreign = other.session().queue(QueueOptions::default()).unwrap();
     let error = graph.replay(&mut foreign, &[1]).unwrap_err();
     assert!(error.to_string().contains("another session"), "{error}");
