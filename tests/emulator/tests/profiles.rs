@@ -216,7 +216,7 @@ fn the_records_energies_sum_up_to_the_energy_counter_within_one_percent() {
             bench.store(&mut one, packet);
         }
         let last = one.sent;
-        bench.ring(&mut one, last);
+        bench.ring(&one, last);
         bench.wait(&one, last);
         let sum: u64 = (last - 2..last).map(|seq| own(&bench, seq).energy_nj).sum();
         let counted = energy(DATA + 64) - energy(DATA);
