@@ -20,6 +20,7 @@ mod regs;
 mod reset;
 mod setup;
 mod topo;
+mod trace;
 
 /// Finds, watches, tests and resets Jalapeño cards.
 ///
@@ -66,6 +67,7 @@ enum Command {
     Events(events::Arguments),
     Explain(explain::Arguments),
     Regs(regs::Arguments),
+    Trace(trace::Arguments),
     Bench(bench::Arguments),
     Reset(reset::Arguments),
     Setup(setup::Arguments),
@@ -95,6 +97,7 @@ impl Cli {
             Command::Doctor(arguments) => doctor::run(&arguments),
             Command::Events(arguments) => events::run(&arguments),
             Command::Regs(arguments) => regs::run(&arguments),
+            Command::Trace(arguments) => trace::run(&arguments),
             Command::Bench(arguments) => bench::run(&arguments),
             Command::Completions(arguments) => completions::run(&arguments),
             Command::Man(arguments) => completions::manual(&arguments),

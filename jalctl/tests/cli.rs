@@ -85,7 +85,7 @@ fn transcripts() {
     assert!(files >= 8, "only {files} transcripts");
 }
 
-const REPORTS: [&[&str]; 10] = [
+const REPORTS: [&[&str]; 11] = [
     &["list"],
     &["info"],
     &["topo"],
@@ -96,6 +96,7 @@ const REPORTS: [&[&str]; 10] = [
     &["regs"],
     &["reset", "--yes"],
     &["bench", "--duration", "0.01"],
+    &["trace", "--time", "0.05", "/dev/null"],
 ];
 
 /// What holds a command's reports against its committed schema, which is the one that it prints.
