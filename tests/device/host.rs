@@ -337,7 +337,8 @@ fn a_storm_of_signals_neither_ends_a_wait_nor_delays_it() {
     });
     let signals = SIGNALS.load(Ordering::Relaxed);
     println!("= {signals} signals");
-    assert!(signals > 500);
+    // An emulated processor takes fewer.
+    assert!(signals > u64::from(stage.rounds(500)), "{signals}");
 }
 
 #[test]
