@@ -18,9 +18,21 @@ pub fn enter(archive: &mut Archive, name: &str, program: &Path) -> io::Result<()
         )));
     }
     for library in libraries(&String::from_utf8_lossy(&said.stdout)) {
-        archive.copy(library.trim_start_matches('/'), Path::new(&library))?;
+        archive.copy(&place(program, &library), Path::new(&library))?;
     }
     Ok(())
+}
+
+/// Where the guest has a library: at its own place, and beside the program when it lies there. The
+/// guest has a `/tmp` of its own, which would hide what lies below the host's.
+fn place(program: &Path, library: &str) -> String {
+    let path = Path::new(library);
+    match path.file_name() {
+        Some(name) if path.parent() == program.parent() => {
+            format!("bin/{}", name.to_string_lossy())
+        }
+        _ => library.trim_start_matches('/').to_owned(),
+    }
 }
 
 /// The files in what ldd says: `name => /path (address)`, or `/path (address)`.
@@ -134,7 +146,16 @@ fn built(name: &str) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::libraries;
+    use super::{libraries, place};
+    use std::path::Path;
+
+    #[test]
+    fn a_library_beside_its_program_is_so_in_the_guest_too() {
+        let program = Path::new("/tmp/clone/target/kernel-programs/abi");
+        let ours = "/tmp/clone/target/kernel-programs/libjalapeno.so.0";
+        assert_eq!(place(program, ours), "bin/libjalapeno.so.0");
+        assert_eq!(place(program, "/lib64/ld.so.2"), "lib64/ld.so.2");
+    }
 
     #[test]
     fn libraries_are_read_from_what_ldd_says() {
