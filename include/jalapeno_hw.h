@@ -598,13 +598,13 @@ enum jalapeno_hw_dtype {
     JALAPENO_HW_DTYPE_F32 = 0x0,
     /* IEEE 754 binary16. */
     JALAPENO_HW_DTYPE_F16 = 0x1,
-    /* RESERVED. Blocks of 32 in 4 bits. */
+    /* Blocks of 32 in 4 bits. */
     JALAPENO_HW_DTYPE_Q4_0 = 0x2,
-    /* RESERVED. Blocks of 32 in 8 bits. */
+    /* Blocks of 32 in 8 bits. */
     JALAPENO_HW_DTYPE_Q8_0 = 0x8,
-    /* RESERVED. Super-blocks of 256 in 4 bits. */
+    /* Super-blocks of 256 in 4 bits. */
     JALAPENO_HW_DTYPE_Q4_K = 0xc,
-    /* RESERVED. Super-blocks of 256 in 6 bits. */
+    /* Super-blocks of 256 in 6 bits. */
     JALAPENO_HW_DTYPE_Q6_K = 0xe,
     /* 32-bit signed integers. */
     JALAPENO_HW_DTYPE_I32 = 0x1a,

@@ -193,9 +193,11 @@ fn extent(tensor: &Tensor) -> u64 {
     if tensor.ne.contains(&0) {
         return 0;
     }
-    let element = DType::from_code(tensor.dtype).map_or(ELEMENT_MOST, |t| t.block_bytes().into());
-    let steps = tensor.ne.iter().zip(tensor.nb);
-    steps.fold(element, |sum, (&ne, nb)| {
+    let ty = DType::from_code(tensor.dtype);
+    let element = ty.map_or(ELEMENT_MOST, |ty| ty.block_bytes().into());
+    let mut steps = tensor.ne;
+    steps[0] = steps[0].div_ceil(ty.map_or(1, DType::block_elements).max(1));
+    steps.iter().zip(tensor.nb).fold(element, |sum, (&ne, nb)| {
         sum.saturating_add(nb.saturating_mul(u64::from(ne) - 1))
     })
 }

@@ -959,8 +959,8 @@ def descriptors():
 
     for at, word in ((1, "dst"), (2, "left"), (3, "right")):
         bad(f"{word}: type 77", BAD_TYPE, at, put(dtype=77))
-        bad(f"{word}: q8_0 is reserved", BAD_TYPE, at, put(dtype=8, ne=[32, 3, 1, 1]))
-        bad(f"{word}: q4_k is reserved", BAD_TYPE, at, put(dtype=12, ne=[256, 3, 1, 1]))
+        bad(f"{word}: q8_0 is not taken", BAD_TYPE, at, put(dtype=8, ne=[32, 3, 1, 1], nb=[34, 34, 102, 102]))
+        bad(f"{word}: q4_k is not taken", BAD_TYPE, at, put(dtype=12, ne=[256, 3, 1, 1], nb=[144, 144, 432, 432]))
         bad(f"{word}: address off by 2", MISALIGNED, at, put(offset=2))
         bad(f"{word}: address off by 1", MISALIGNED, at, put(offset=1))
         bad(f"{word}: stride 6", BAD_STRIDE, at, put(nb=[6, 32, 96, 96]))

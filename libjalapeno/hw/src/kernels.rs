@@ -62,13 +62,13 @@ codes! {
         /// IEEE 754 binary16.
         F16 "F16" = 1,
         /// Blocks of 32 in 4 bits.
-        Q4_0 "Q4_0" = 2 reserved,
+        Q4_0 "Q4_0" = 2,
         /// Blocks of 32 in 8 bits.
-        Q8_0 "Q8_0" = 8 reserved,
+        Q8_0 "Q8_0" = 8,
         /// Super-blocks of 256 in 4 bits.
-        Q4K "Q4_K" = 12 reserved,
+        Q4K "Q4_K" = 12,
         /// Super-blocks of 256 in 6 bits.
-        Q6K "Q6_K" = 14 reserved,
+        Q6K "Q6_K" = 14,
         /// 32-bit signed integers.
         I32 "I32" = 26,
         /// 64-bit signed integers.
@@ -100,6 +100,16 @@ impl DType {
             Self::Q8_0 => 34,
             Self::Q4K => 144,
             Self::Q6K => 210,
+        }
+    }
+
+    /// What addresses and strides are multiples of: an element's size, and 2 for blocks.
+    #[must_use]
+    pub const fn alignment(self) -> u32 {
+        match self {
+            Self::F16 | Self::Bf16 | Self::Q4_0 | Self::Q8_0 | Self::Q4K | Self::Q6K => 2,
+            Self::F32 | Self::I32 => 4,
+            Self::I64 => 8,
         }
     }
 }

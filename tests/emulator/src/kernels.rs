@@ -4,11 +4,13 @@
 //! loads and stores of rows into private buffers only; no reference to them exists. Everything
 //! that can be refused is refused before the first store.
 
+mod blocks;
 mod copy;
 mod elementwise;
 mod matmul;
 mod normal;
 mod pace;
+mod quantised;
 mod rope;
 mod rows;
 mod rules;

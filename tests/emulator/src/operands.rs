@@ -117,11 +117,12 @@ impl Runner {
         let (pieces, bytes) = if row.is_dense() {
             (1, size * row.length() / row.ty.block_elements() as usize)
         } else {
-            (row.length(), size)
+            (row.blocks()[0] as usize, size)
         };
+        let block = row.ty.block_elements() as usize;
         for at in 0..row.rows() {
             for piece in 0..pieces {
-                let offset = row.at(row.row(at), piece).addr();
+                let offset = row.at(row.row(at), piece * block).addr();
                 let range = offset..offset + bytes;
                 let (new, old) = (copy.get(range.clone()), before.get(range));
                 if let Some(new) = new.filter(|_| new != old) {
@@ -156,16 +157,23 @@ fn checked(index: usize, tensor: &Tensor) -> Result<Found, Trouble> {
         let stride = tensor.nb.get(dimension).copied().unwrap_or_default();
         Trouble::detail(FaultCode::BadStride, dimension as u64, stride)
     };
+    let block = ty.block_elements();
+    if !tensor.ne[0].is_multiple_of(block) {
+        let mut trouble = Trouble::detail(FaultCode::BadShape, 0, tensor.ne[0].into());
+        trouble.detail[2] = block.into();
+        return Err(trouble);
+    }
     let bytes = reach(ty, tensor.ne, tensor.nb).map_err(bad_stride)?;
-    let size = u64::from(ty.block_bytes());
-    if bytes > 0 && size.is_power_of_two() {
+    let size = u64::from(ty.alignment());
+    if bytes > 0 {
         if !tensor.address.is_multiple_of(size) {
             let mut trouble = Trouble::at(FaultCode::Misaligned, tensor.address);
             trouble.detail[2] = 1;
             return Err(trouble);
         }
         let odd = |dimension: &usize| {
-            tensor.ne[*dimension] > 1 && !tensor.nb[*dimension].is_multiple_of(size)
+            let count = tensor.ne[*dimension] / if *dimension == 0 { block } else { 1 };
+            count > 1 && !tensor.nb[*dimension].is_multiple_of(size)
         };
         if let Some(dimension) = (0..4).find(odd) {
             return Err(bad_stride(dimension));

@@ -108,7 +108,7 @@ fn every_malformed_launch_is_refused_with_its_code_and_operand() {
     assert_eq!(
         refused(ADD, &three(tensor(HBM, 8, 32))),
         (0x0107, 3),
-        "Q8_0 is reserved"
+        "Q8_0 is not taken"
     );
     assert_eq!(refused(ADD, &three(tensor(HBM, F32, 3))).0, 0x0108);
     assert_eq!(refused(ADD, &three(tensor(HBM + 2, F32, 4))), (0x0204, 3));

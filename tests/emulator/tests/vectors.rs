@@ -88,6 +88,8 @@ kernels! {
     swiglu, 102, 102;
     copy, 119, 119;
     argmax, 46, 46;
+    get_rows_blocks, 84, 100;
+    mul_mat_blocks, 124, 132;
 }
 
 #[test]

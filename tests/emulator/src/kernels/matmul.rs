@@ -29,7 +29,7 @@ pub fn run(operands: &[Operand], pool: &Pool, pace: &Pace<'_>) -> Result<Work, K
     count(operands, 3..=3)?;
     let [dst, w, x] = [operands[0], operands[1], operands[2]];
     dst.real(0)?;
-    w.real(1)?;
+    w.numbers(1)?;
     x.real(2)?;
     x.size(2, 0, w.ne[0])?;
     dst.size(0, 0, w.ne[1])?;

@@ -55,7 +55,7 @@ pub fn get(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> {
     count(operands, 3..=3)?;
     let [dst, table, which] = [operands[0], operands[1], operands[2]];
     dst.real(0)?;
-    table.real(1)?;
+    table.numbers(1)?;
     which.indices(2)?;
     table.size(1, 0, dst.ne[0])?;
     for d in 1..4 {
@@ -77,7 +77,7 @@ pub fn get(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> {
     }
     Ok(Work {
         operations: 0,
-        bytes_read: dst.elements() * u64::from(table.ty.block_bytes()) + which.bytes(),
+        bytes_read: table.bytes_of(dst.elements()) + which.bytes(),
         bytes_written: dst.bytes(),
     })
 }
@@ -110,6 +110,6 @@ pub fn set(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> {
     Ok(Work {
         operations: 0,
         bytes_read: src.bytes() + which.bytes(),
-        bytes_written: src.elements() * u64::from(dst.ty.block_bytes()),
+        bytes_written: dst.bytes_of(src.elements()),
     })
 }

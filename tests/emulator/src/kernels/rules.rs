@@ -81,14 +81,15 @@ impl Operand {
         let mut order = [0, 1, 2, 3];
         order.sort_by_key(|&d| self.nb[d]);
         let mut reach = u64::from(self.ty.block_bytes());
-        for dimension in order.into_iter().filter(|&d| self.ne[d] > 1) {
+        let count = self.blocks();
+        for dimension in order.into_iter().filter(|&d| count[d] > 1) {
             if self.nb[dimension] < reach {
                 return Err(KernelError::Stride {
                     operand: 0,
                     dimension,
                 });
             }
-            let steps = u64::from(self.ne[dimension] - 1);
+            let steps = u64::from(count[dimension] - 1);
             reach = reach.saturating_add(steps.saturating_mul(self.nb[dimension]));
         }
         Ok(())
@@ -100,6 +101,15 @@ impl Operand {
             Ok(())
         } else {
             Err(KernelError::Type { operand })
+        }
+    }
+
+    /// Wants real numbers, alone or in blocks.
+    pub fn numbers(&self, operand: usize) -> Result<(), KernelError> {
+        if self.ty.block_elements() > 1 {
+            Ok(())
+        } else {
+            self.real(operand)
         }
     }
 

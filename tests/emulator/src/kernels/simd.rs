@@ -3,6 +3,8 @@
 use half::f16;
 use jalapeno_hw::kernels::DType;
 
+use super::quantised;
+
 /// Which instructions may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -50,8 +52,13 @@ impl Level {
 /// The sum of products of `x` with the dense row of weights at `row`, in f32.
 ///
 /// # Safety
-/// `row` points to `x.len()` readable elements of type `ty`, one of F32, F16, BF16.
+/// `row` points to `x.len()` readable elements of type `ty`, one of F32, F16, BF16 and those in
+/// blocks, of which they are whole ones.
 pub unsafe fn dot(level: Level, ty: DType, row: *const u8, x: &[f32]) -> f32 {
+    if ty.block_elements() > 1 {
+        // SAFETY: the caller's promise.
+        return unsafe { quantised::dot(level, ty, row, x) };
+    }
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level was detected; the row is the caller's promise.

@@ -3,6 +3,8 @@
 use half::{bf16, f16};
 use jalapeno_hw::kernels::DType;
 
+use super::blocks;
+
 /// An operand whose whole extent was checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand {
@@ -14,7 +16,7 @@ pub struct Operand {
     pub ty: DType,
     /// Elements in each dimension.
     pub ne: [u32; 4],
-    /// Bytes from one element to the next in each dimension.
+    /// Bytes from one element (of dimension 0: block) to the next in each dimension.
     pub nb: [u64; 4],
 }
 
@@ -71,7 +73,12 @@ impl Operand {
 
     /// Bytes of its elements.
     pub fn bytes(&self) -> u64 {
-        self.elements() / u64::from(self.ty.block_elements()) * u64::from(self.ty.block_bytes())
+        self.bytes_of(self.elements())
+    }
+
+    /// Bytes of so many elements of its type.
+    pub fn bytes_of(&self, elements: u64) -> u64 {
+        elements / u64::from(self.ty.block_elements()) * u64::from(self.ty.block_bytes())
     }
 
     /// Elements of a row.
@@ -96,11 +103,17 @@ impl Operand {
         ]
     }
 
-    /// The address of an element of a row.
+    /// Blocks (or elements) in each dimension.
+    pub fn blocks(&self) -> [u32; 4] {
+        let [n0, n1, n2, n3] = self.ne;
+        [n0 / self.ty.block_elements(), n1, n2, n3]
+    }
+
+    /// The address of an element of a row; where it stands in a block, the first of one.
     pub fn at(&self, row: [u32; 3], element: usize) -> *mut u8 {
         debug_assert!((0..3).all(|d| row[d] < self.ne[d + 1]));
         let offset: u64 = (0..3).map(|d| u64::from(row[d]) * self.nb[d + 1]).sum();
-        let offset = offset + element as u64 * self.nb[0];
+        let offset = offset + element as u64 / u64::from(self.ty.block_elements()) * self.nb[0];
         self.base.wrapping_add(usize::try_from(offset).unwrap_or(0))
     }
 
@@ -113,9 +126,10 @@ impl Operand {
         usize::try_from(self.nb[0]).unwrap_or(0)
     }
 
-    /// Loads elements of a row from `first` on, as f32.
+    /// Loads elements of a row from `first` on, as f32; whole blocks.
     pub fn load(&self, row: [u32; 3], first: usize, into: &mut [f32]) {
         debug_assert!(first + into.len() <= self.length());
+        debug_assert!(into.len().is_multiple_of(self.ty.block_elements() as usize));
         let (at, step) = (self.at(row, first), self.step());
         match self.ty {
             DType::F32 if self.is_dense() => {
@@ -138,7 +152,11 @@ impl Operand {
                 reason = "the conversion that COPY defines"
             )]
             DType::I32 => each(into, at, step, |value: i32| value as f32),
-            DType::I64 | DType::Q4_0 | DType::Q8_0 | DType::Q4K | DType::Q6K => {}
+            DType::Q4_0 => unpack(into, at, step, blocks::q4_0),
+            DType::Q8_0 => unpack(into, at, step, blocks::q8_0),
+            DType::Q4K => unpack(into, at, step, blocks::q4_k),
+            DType::Q6K => unpack(into, at, step, blocks::q6_k),
+            DType::I64 => {}
         }
     }
 
@@ -200,6 +218,20 @@ fn each<T: Copy>(into: &mut [f32], at: *const u8, step: usize, convert: impl Fn(
     for (i, value) in into.iter_mut().enumerate() {
         // SAFETY: as above.
         *value = convert(unsafe { at.wrapping_add(i * step).cast::<T>().read_unaligned() });
+    }
+}
+
+/// Values of whole blocks.
+fn unpack<const N: usize, const BYTES: usize>(
+    into: &mut [f32],
+    at: *const u8,
+    step: usize,
+    values: impl Fn(&[u8; BYTES], &mut [f32; N]),
+) {
+    for (i, into) in into.as_chunks_mut::<N>().0.iter_mut().enumerate() {
+        // SAFETY: block i lies in the operand's checked extent; bytes have no alignment.
+        let block = unsafe { at.wrapping_add(i * step).cast::<[u8; BYTES]>().read() };
+        values(&block, into);
     }
 }
 

@@ -13,10 +13,15 @@ pub struct View {
 }
 
 impl View {
-    /// Offsets of its elements in logical order.
+    /// Offsets of its elements (or blocks) in logical order.
     pub fn offsets(&self) -> Vec<u64> {
         let mut all = Vec::new();
         let [n0, n1, n2, n3] = self.ne.map(u64::from);
+        let n0 = match self.dtype {
+            2 | 8 => n0 / 32,
+            12 | 14 => n0 / 256,
+            _ => n0,
+        };
         for i3 in 0..n3 {
             for i2 in 0..n2 {
                 for i1 in 0..n1 {
@@ -34,6 +39,10 @@ impl View {
         match self.dtype {
             1 | 30 => 2,
             0 | 26 => 4,
+            2 => 18,
+            8 => 34,
+            12 => 144,
+            14 => 210,
             _ => 8,
         }
     }
