@@ -5,7 +5,7 @@ DESTDIR ?=
 CARGO ?= cargo
 OUT := target/dist
 
-.PHONY: all lib demo test test-kernel check bench install uninstall clean
+.PHONY: all lib demo test test-kernel test-ggml check bench install uninstall clean
 
 all: lib                ## library, tool and emulator into target/dist
 	$(CARGO) build --release --locked -p jalctl -p jalapeno-emulator
@@ -21,6 +21,9 @@ test:                   ## every test that can run here; the last line counts th
 
 test-kernel:            ## the same stories on real kernels in QEMU [LEG=6.12]
 	tests/kernel/test-kernel $(LEG)
+
+test-ggml: all          ## llama.cpp as Debian builds it decodes on an emulated card [GATE=ops]
+	tests/ggml/test-ggml $(GATE)
 
 check:                  ## formatting, lints, floors, headers, documents
 	tests/check

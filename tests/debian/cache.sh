@@ -71,14 +71,15 @@ logged() {
 }
 
 # Runs a command inside one of the unpacked Debian roots, the cache and the repository visible
-# under their own names; nothing stays mounted after it. Needs root or user namespaces.
+# under their own names; nothing stays mounted after it. Needs root or user namespaces. With inside_by=exec
+# this shell becomes the command, and whoever kills it has killed all of it.
 inside() {
     local root=$cache/$1 ns=(--mount --pid --fork --kill-child)
     shift
     [ "$(id -u)" = 0 ] || ns+=(--map-root-user)
     need unshare
     # shellcheck disable=SC2016 # expanded by the inner shell
-    unshare "${ns[@]}" bash -euc '
+    ${inside_by:-} unshare "${ns[@]}" bash -euc '
         root=$1 repo=$2 cache=$3; shift 3
         mkdir -p "$root/proc" "$root/dev" "$root$repo" "$root$cache"
         mount -t proc proc "$root/proc"

@@ -11,6 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("jalctl/", &["jalapeno", "jalapeno-hw"]),
     ("tests/emulator/", &["jalapeno-hw", "jalapeno-wire"]),
     ("tests/kernel/", &["jalapeno"]),
+    ("tests/ggml/", &[]),
 ];
 
 /// Crates that may use anything: they are tests.

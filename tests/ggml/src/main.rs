@@ -1,0 +1,110 @@
+//! The ggml tests: llama.cpp as Debian builds it decodes on the emulated card, through our plug-in.
+
+mod archs;
+mod card;
+mod decode;
+mod endurance;
+mod logits;
+mod ops;
+mod pinned;
+mod report;
+mod root;
+
+use std::process::ExitCode;
+
+use card::Card;
+use pinned::Pinned;
+use report::Report;
+use root::{Missing, Root};
+
+const HELP: &str = "\
+usage: ggml-tests [GATE...] [OPERATION...]
+gates: ops archs greedy quantised long faults bench; without any, all of them
+operations, as ggml names them (MUL_MAT): of the gate ops, these alone
+BLESS=1 writes tests/ggml/pinned anew";
+
+const GATES: [&str; 7] = [
+    "ops",
+    "archs",
+    "greedy",
+    "quantised",
+    "long",
+    "faults",
+    "bench",
+];
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let capital = |word: &String| word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+    let (operations, gates): (Vec<String>, Vec<String>) = words.into_iter().partition(capital);
+    if let Some(word) = gates.iter().find(|gate| !GATES.contains(&gate.as_str())) {
+        println!("{HELP}");
+        return ExitCode::from(if word == "--help" { 0 } else { 2 });
+    }
+    let mut report = Report::default();
+    match Root::prepare() {
+        Ok(root) => {
+            if let Err(why) = run(&root, &gates, &operations, &mut report) {
+                report.case("run", Err(why));
+            }
+        }
+        Err(Missing::Skipped(why)) => report.skip("llama.cpp on the card", &why),
+        Err(Missing::Failed(why)) => report.case("preparation", Err(why)),
+    }
+    ExitCode::from(u8::from(!report.close()))
+}
+
+fn run(
+    root: &Root,
+    gates: &[String],
+    operations: &[String],
+    report: &mut Report,
+) -> Result<(), String> {
+    let bless = std::env::var_os("BLESS").is_some();
+    let pinned = Pinned::read()?;
+    // What a run does not look at keeps its number.
+    let mut found = if gates.is_empty() {
+        Pinned::default()
+    } else {
+        Pinned::read()?
+    };
+    let wanted = |gate: &str| {
+        let named = gates.iter().any(|name| name == gate);
+        named || (gates.is_empty() && (operations.is_empty() || gate == "ops"))
+    };
+    let fresh = || Card::start(&root.run, &[]).map_err(|why| why.to_string());
+    if wanted("ops") {
+        ops::run(root, &fresh()?, operations, &pinned, &mut found, report);
+    }
+    if wanted("archs") {
+        archs::run(root, &fresh()?, &pinned, &mut found, report);
+    }
+    if wanted("greedy") {
+        let name = "1,000 greedy tokens of the trained model are the CPU's";
+        report.case(name, decode::greedy(root, &fresh()?));
+    }
+    if wanted("quantised") {
+        let card = fresh()?;
+        for kind in decode::TYPES {
+            let name = format!("weights in {kind} give what the same weights in f32 give");
+            report.case(&name, decode::quantised(root, &card, kind));
+        }
+    }
+    if wanted("bench") {
+        report.case("llama-bench on the card", endurance::bench(root, &fresh()?));
+    }
+    if wanted("faults") {
+        for fault in endurance::FAULTS {
+            let name = format!("a card that fails by {fault} is an error, and the next run works");
+            report.case(&name, endurance::broken(root, fault));
+        }
+    }
+    if wanted("long") {
+        let name = "10,000 tokens with context shift in steady memory";
+        report.case(name, endurance::long(root, &fresh()?));
+    }
+    if bless {
+        found.bless()?;
+    }
+    Ok(())
+}
