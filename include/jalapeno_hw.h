@@ -570,21 +570,21 @@ enum jalapeno_hw_kernel_id {
     JALAPENO_HW_KERNEL_ID_COPY = 0xc,
     /* Index of each row's largest element. */
     JALAPENO_HW_KERNEL_ID_ARGMAX = 0xd,
-    /* RESERVED. GELU-gated linear unit. */
+    /* GELU-gated linear unit. */
     JALAPENO_HW_KERNEL_ID_GEGLU = 0xe,
     /* RESERVED. Matrix product with experts chosen by index. */
     JALAPENO_HW_KERNEL_ID_MUL_MAT_ID = 0xf,
-    /* RESERVED. Indices that sort each row. */
+    /* Indices that sort each row. */
     JALAPENO_HW_KERNEL_ID_ARGSORT = 0x10,
-    /* RESERVED. Indices of each row's k largest. */
+    /* Indices of each row's k largest. */
     JALAPENO_HW_KERNEL_ID_TOP_K = 0x11,
-    /* RESERVED. Sum of each row. */
+    /* Sum of each row. */
     JALAPENO_HW_KERNEL_ID_SUM_ROWS = 0x12,
-    /* RESERVED. Quotient, broadcast. */
+    /* Quotient, broadcast. */
     JALAPENO_HW_KERNEL_ID_DIV = 0x13,
     /* RESERVED. Attention as one kernel. */
     JALAPENO_HW_KERNEL_ID_ATTENTION = 0x14,
-    /* RESERVED. Difference, broadcast. */
+    /* Difference, broadcast. */
     JALAPENO_HW_KERNEL_ID_SUB = 0x15,
     /* RESERVED. Sum over cards. */
     JALAPENO_HW_KERNEL_ID_ALL_REDUCE = 0x16,

@@ -973,13 +973,13 @@ def descriptors():
         out = UNMAPPED_WRITE if at == 1 else UNMAPPED_READ
         bad(f"{word}: a stride leaves memory", out, at, put(nb=[4, 1 << 58, 0, 0]))
         bad(f"{word}: an address far away", out, at, put(offset=(1 << 59)))
-    refused(14, "GEGLU is reserved", [], operands(), UNKNOWN_KERNEL)
-    refused(20, "ATTENTION is reserved", [], operands(), UNKNOWN_KERNEL)
+    refused(22, "ALL_REDUCE is reserved", [], operands(), UNKNOWN_KERNEL)
+    refused(200, "no kernel has number 200", [], operands(), UNKNOWN_KERNEL, launch_only=True)
 
 
 def main():
     to = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent)
-    cases[14], cases[20] = [], []
+    cases[22], cases[200] = [], []
     get_rows()
     set_rows()
     mul_mat()
@@ -994,7 +994,7 @@ def main():
     swiglu()
     copy()
     descriptors()
-    cases[ADD] += cases.pop(14) + cases.pop(20)
+    cases[ADD] += cases.pop(22) + cases.pop(200)
     total = 0
     for kernel, name in FILES.items():
         data = struct.pack("<8sII", b"JALPKVEC", 1, len(cases[kernel])) + b"".join(cases[kernel])

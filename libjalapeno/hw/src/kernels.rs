@@ -32,21 +32,21 @@ codes! {
         /// Index of each row's largest element.
         Argmax "ARGMAX" = 13,
         /// GELU-gated linear unit.
-        Geglu "GEGLU" = 14 reserved,
+        Geglu "GEGLU" = 14,
         /// Matrix product with experts chosen by index.
         MulMatId "MUL_MAT_ID" = 15 reserved,
         /// Indices that sort each row.
-        Argsort "ARGSORT" = 16 reserved,
+        Argsort "ARGSORT" = 16,
         /// Indices of each row's k largest.
-        TopK "TOP_K" = 17 reserved,
+        TopK "TOP_K" = 17,
         /// Sum of each row.
-        SumRows "SUM_ROWS" = 18 reserved,
+        SumRows "SUM_ROWS" = 18,
         /// Quotient, broadcast.
-        Div "DIV" = 19 reserved,
+        Div "DIV" = 19,
         /// Attention as one kernel.
         Attention "ATTENTION" = 20 reserved,
         /// Difference, broadcast.
-        Sub "SUB" = 21 reserved,
+        Sub "SUB" = 21,
         /// Sum over cards.
         AllReduce "ALL_REDUCE" = 22 reserved,
         /// Draws a token from logits.

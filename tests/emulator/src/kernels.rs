@@ -9,6 +9,7 @@ mod copy;
 mod elementwise;
 mod matmul;
 mod normal;
+mod order;
 mod pace;
 mod quantised;
 mod rope;
@@ -153,9 +154,15 @@ pub unsafe fn launch(
         KernelId::Rope => rope::run(params, operands, pace),
         KernelId::Add => elementwise::binary(operands, pace, |a, b| a + b),
         KernelId::Mul => elementwise::binary(operands, pace, |a, b| a * b),
+        KernelId::Sub => elementwise::binary(operands, pace, |a, b| a - b),
+        KernelId::Div => elementwise::binary(operands, pace, |a, b| a / b),
         KernelId::Scale => elementwise::scale(params, operands, pace),
         KernelId::Silu => elementwise::silu(operands, pace),
         KernelId::Swiglu => elementwise::swiglu(params, operands, pace),
+        KernelId::Geglu => elementwise::geglu(params, operands, pace),
+        KernelId::SumRows => normal::sum_rows(operands, pace),
+        KernelId::Argsort => order::argsort(params, operands, pace),
+        KernelId::TopK => order::top_k(operands, pace),
         KernelId::Copy => copy::run(operands, pace),
         _ => Err(KernelError::Unknown),
     }

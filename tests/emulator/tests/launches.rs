@@ -99,9 +99,9 @@ fn every_malformed_launch_is_refused_with_its_code_and_operand() {
     let three = |second: Vec<u8>| [good.clone(), good.clone(), second];
     assert_eq!(refused(999, &three(good.clone())).0, 0x0105);
     assert_eq!(
-        refused(20, &three(good.clone())).0,
+        refused(22, &three(good.clone())).0,
         0x0105,
-        "ATTENTION is reserved"
+        "ALL_REDUCE is reserved"
     );
     assert_eq!(refused(ADD, std::slice::from_ref(&good)).0, 0x0106);
     assert_eq!(refused(ADD, &three(tensor(HBM, 77, 4))), (0x0107, 3));

@@ -81,13 +81,19 @@ kernels! {
     rms_norm, 63, 63;
     rope, 94, 94;
     soft_max, 93, 93;
-    add, 93, 135;
+    add, 92, 135;
     mul, 91, 91;
     scale, 60, 60;
     silu, 55, 55;
     swiglu, 102, 102;
     copy, 119, 119;
     argmax, 46, 46;
+    geglu, 68, 68;
+    sum_rows, 50, 50;
+    argsort, 69, 69;
+    top_k, 58, 58;
+    sub, 91, 91;
+    div, 91, 91;
     get_rows_blocks, 84, 100;
     mul_mat_blocks, 124, 132;
 }
@@ -112,6 +118,7 @@ fn a_value_beyond_its_tolerance_is_noticed_in_every_kernel() {
     let mut noticed = 0;
     for file in [
         "mul_mat", "rms_norm", "rope", "soft_max", "add", "mul", "scale", "silu", "swiglu",
+        "geglu", "sum_rows", "sub", "div",
     ] {
         for mut case in case::read(&format!("{file}.vec")) {
             let dtype = case.operands[0].dtype;
@@ -132,7 +139,9 @@ fn a_value_beyond_its_tolerance_is_noticed_in_every_kernel() {
 #[test]
 fn a_wrong_bit_index_code_or_stray_byte_is_noticed() {
     let mut noticed = [0; 4];
-    for file in ["get_rows", "set_rows", "copy", "argmax", "add"] {
+    for file in [
+        "get_rows", "set_rows", "copy", "argmax", "argsort", "top_k", "add",
+    ] {
         for case in case::read(&format!("{file}.vec")) {
             if case.launch_only {
                 continue;

@@ -117,11 +117,41 @@ pub fn silu(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> 
     unary(operands, pace, 4, sigmoid_weighted)
 }
 
-/// dst = silu(a) x b; with one source, a and b are its halves; word 0: they trade places.
+/// The tanh form of GELU, as x times a sigmoid: 1 + tanh(t) is 2 / (1 + exp(-2 t)).
+fn gaussian_weighted(x: f32) -> f32 {
+    let x = f64::from(x);
+    let root = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::SQRT_2;
+    let twice = root * x * (1.0 + 0.044_715 * x * x);
+    #[expect(clippy::cast_possible_truncation, reason = "rounding is meant")]
+    let gate = (x / (1.0 + (-twice).exp())) as f32;
+    gate
+}
+
+/// dst = silu(a) x b.
 pub fn swiglu(
     params: &[u32; 16],
     operands: &[Operand],
     pace: &Pace<'_>,
+) -> Result<Work, KernelError> {
+    gated(params, operands, pace, 5, sigmoid_weighted)
+}
+
+/// dst = gelu(a) x b.
+pub fn geglu(
+    params: &[u32; 16],
+    operands: &[Operand],
+    pace: &Pace<'_>,
+) -> Result<Work, KernelError> {
+    gated(params, operands, pace, 10, gaussian_weighted)
+}
+
+/// dst = gate(a) x b; with one source, a and b are its halves; word 0: they trade places.
+fn gated(
+    params: &[u32; 16],
+    operands: &[Operand],
+    pace: &Pace<'_>,
+    cost: u64,
+    gate: impl Fn(f32) -> f32,
 ) -> Result<Work, KernelError> {
     count(operands, 2..=3)?;
     (0..operands.len()).try_for_each(|o| operands[o].real(o))?;
@@ -151,20 +181,20 @@ pub fn swiglu(
     for at in 0..dst.rows() {
         let row = dst.row(at);
         strips(dst.length(), STRIP, |from, length| {
-            pace.spend(16 + 10 * length as u64)?;
+            pace.spend(16 + 2 * cost * length as u64)?;
             let (a, b) = (&mut a[..length], &mut b[..length]);
             first.load(row, from, a);
             second.load(row, behind + from, b);
             for (a, &b) in a.iter_mut().zip(&*b) {
                 *a = if params[0] == 0 {
-                    sigmoid_weighted(*a) * b
+                    gate(*a) * b
                 } else {
-                    *a * sigmoid_weighted(b)
+                    *a * gate(b)
                 };
             }
             dst.store(row, from, a);
             Ok(())
         })?;
     }
-    Ok(work(operands, 5))
+    Ok(work(operands, cost))
 }

@@ -1,4 +1,4 @@
-//! Kernels over whole rows: RMS_NORM, SOFT_MAX, ARGMAX.
+//! Kernels over whole rows: RMS_NORM, SOFT_MAX, SUM_ROWS, ARGMAX.
 
 use jalapeno_hw::kernels::DType;
 
@@ -214,6 +214,37 @@ fn slope(bias: f32, head: u32, heads: u32) -> f32 {
     narrow((-f64::from(bias) * share).exp2())
 }
 
+/// dst[0, r] = the sum of row r.
+pub fn sum_rows(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> {
+    count(operands, 2..=2)?;
+    let [dst, src] = [operands[0], operands[1]];
+    dst.real(0)?;
+    src.real(1)?;
+    dst.size(0, 0, 1)?;
+    (1..4).try_for_each(|d| dst.size(0, d, src.ne[d]))?;
+    if dst.is_empty() {
+        return Ok(Work::default());
+    }
+    apart(operands, false)?;
+    let mut line = buffer(&src);
+    for at in 0..dst.rows() {
+        let row = dst.row(at);
+        let mut total = 0.0;
+        strips(src.length(), STRIP, |first, length| {
+            pace.spend(16 + 2 * length as u64)?;
+            src.load(row, first, &mut line[..length]);
+            total += sum(&line[..length], |x| x);
+            Ok(())
+        })?;
+        dst.store(row, 0, &[narrow(total)]);
+    }
+    Ok(Work {
+        operations: src.elements(),
+        bytes_read: src.bytes(),
+        bytes_written: dst.bytes(),
+    })
+}
+
 /// dst[r] = the index of the first largest element of row r; NaN is never largest.
 pub fn argmax(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> {
     count(operands, 2..=2)?;
@@ -248,12 +279,8 @@ pub fn argmax(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError
             Ok(())
         })?;
         let index = best.map_or(0, |(i, _)| i);
-        let place = dst.at([row[1], row[2], 0], row[0] as usize);
         #[expect(clippy::cast_possible_truncation, reason = "an i32, checked above")]
-        // SAFETY: element row[0] of a row of the destination's checked extent.
-        unsafe {
-            place.cast::<u32>().write_unaligned(index as u32)
-        };
+        dst.put_index([row[1], row[2], 0], row[0] as usize, index as u32);
     }
     Ok(Work {
         operations: src.elements(),

@@ -8,7 +8,7 @@ use super::{KernelError, KernelId};
 /// Words of Parameters that a kernel names.
 fn words(kernel: KernelId) -> usize {
     match kernel {
-        KernelId::RmsNorm | KernelId::Swiglu => 1,
+        KernelId::RmsNorm | KernelId::Swiglu | KernelId::Geglu | KernelId::Argsort => 1,
         KernelId::SoftMax | KernelId::Scale => 2,
         KernelId::Rope => 9,
         _ => 0,

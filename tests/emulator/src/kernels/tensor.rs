@@ -183,6 +183,12 @@ impl Operand {
         }
     }
 
+    /// Stores an index, an I32 below 2^31.
+    pub fn put_index(&self, row: [u32; 3], element: usize, index: u32) {
+        // SAFETY: the element lies in the destination's checked extent.
+        unsafe { self.at(row, element).cast::<u32>().write_unaligned(index) };
+    }
+
     /// Loads an index (I32 or I64) of a row.
     pub fn index(&self, row: [u32; 3], element: usize) -> i64 {
         let at = self.at(row, element);
