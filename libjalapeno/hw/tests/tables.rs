@@ -303,6 +303,12 @@ fn codes_that_are_built_have_the_numbers_of_the_document() {
             (11, "SWIGLU"),
             (12, "COPY"),
             (13, "ARGMAX"),
+            (14, "GEGLU"),
+            (16, "ARGSORT"),
+            (17, "TOP_K"),
+            (18, "SUM_ROWS"),
+            (19, "DIV"),
+            (21, "SUB"),
         ],
     );
     let types = [
