@@ -75,6 +75,23 @@ fn fill<T: FromBytes>(slot: &mut Option<T>, id: CapId, record: &[u8]) -> Result<
     Ok(())
 }
 
+/// Whether these first bytes of the chain hold its end, or a record after which there is no telling
+/// where it goes on: then more of it need not be read.
+pub(crate) fn is_whole(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Ok((header, _)) = CapHeader::read_from_prefix(rest) {
+        let length = usize::from(header.bytes);
+        if u32::from(header.id) == CapId::End.code() || length < size_of::<CapHeader>() {
+            return true;
+        }
+        match rest.get(length..) {
+            Some(after) => rest = after,
+            None => return false,
+        }
+    }
+    false
+}
+
 /// The chain from its first record on. It is contiguous, so it cannot loop.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Capabilities> {
     let mut found = Found::default();
@@ -396,6 +413,24 @@ mod tests {
                 .contains("twice")
         );
         assert!(parse(&[0xFF; 4096]).is_err());
+    }
+
+    #[test]
+    fn no_more_of_a_chain_is_asked_for_than_tells_all() {
+        let good = chain(&whole());
+        let end = whole().concat().len();
+        let enough = |chain: &[u8]| (0..chain.len()).find(|&bytes| is_whole(&chain[..bytes]));
+        assert_eq!(enough(&good), Some(end + 8));
+        let mut still = good.clone();
+        still[4..6].copy_from_slice(&[4, 0]);
+        assert_eq!(enough(&still), Some(8), "nothing can follow");
+        for bytes in [9u16, 0xFFFF, 0x8000] {
+            let mut bad = good.clone();
+            bad[4..6].copy_from_slice(&bytes.to_le_bytes());
+            let told = |chain: &[u8]| parse(chain).unwrap_err().to_string();
+            let part = enough(&bad).unwrap_or(bad.len());
+            assert_eq!(told(&bad[..part]), told(&bad), "{bytes}");
+        }
     }
 
     #[test]

@@ -43,6 +43,8 @@ const FEATURES_KNOWN: u64 = 1 << Feature::Arm.code()
     | 1 << Feature::Graph.code();
 /// Most interrupt vectors asked for: one for events and one a queue, shared beyond.
 const VECTORS_WANTED: u32 = 64;
+/// Bytes of the capability page that are read at once; it is a multiple of this.
+const CAPS_STEP: usize = 128;
 /// PCI command register, in config space.
 const PCI_COMMAND: u64 = 4;
 /// Its bits: memory space, bus mastering.
@@ -503,8 +505,13 @@ fn identify(registers: &Bar, name: String, reached: &Description) -> Result<Devi
             what: format!("{name}: CAPS is {at:#x}"),
         });
     }
-    let mut records = vec![0; CAPS_BYTES as usize];
-    registers.copy(u64::from(at), &mut records)?;
+    let mut records = Vec::new();
+    // Every word read is a round trip to the card, so not the whole page.
+    while records.len() < CAPS_BYTES as usize && !capabilities::is_whole(&records) {
+        let read = records.len();
+        records.resize(read + CAPS_STEP, 0);
+        registers.copy(u64::from(at) + read as u64, &mut records[read..])?;
+    }
     let capabilities = capabilities::parse(&records)?;
     let mut uuid = [0; 16];
     uuid[..8].copy_from_slice(&registers.read::<UuidLow>()?.0.to_le_bytes());

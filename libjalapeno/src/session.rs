@@ -364,6 +364,10 @@ impl Core {
         if let Some(waker) = wakers.get(&key).and_then(Weak::upgrade) {
             return Ok(waker);
         }
+        // Nobody waits by it: what queues before left in it is nobody's wake.
+        if let Some(vector) = &vector {
+            vector.take();
+        }
         let waker = Arc::new(Waker::new(vector, self.device.transport().lost_fd())?);
         wakers.insert(key, Arc::downgrade(&waker));
         Ok(waker)

@@ -297,6 +297,7 @@ static void a_device_reset_ends_every_session(void) {
     OK(jal_queue_create(session, NULL, &queue));
     OK(jal_submit_one(queue, &packet, &sequence));
     OK(jal_wait(queue, sequence, SOON));
+    OK(jal_session_destroy(session));
 }
 
 static void closing_a_device_closes_what_was_made_from_it(void) {

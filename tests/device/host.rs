@@ -327,7 +327,7 @@ fn a_storm_of_signals_neither_ends_a_wait_nor_delays_it() {
             session.device().verify().unwrap();
             drop((queue, side, transfer, hbm, gate, session));
             for _ in 0..5 {
-                drop(stage.session());
+                drop(stage.owner());
             }
         }));
         over.store(true, Ordering::Release);

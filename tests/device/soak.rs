@@ -83,9 +83,9 @@ fn work_at_a_tenth_of_a_per_cent_of_mishaps_is_accounted_for_to_the_job() {
     let goal: u64 = wanted.map_or(150_000, |jobs| jobs.parse().expect("a number of jobs"));
     let seed = 0x5EED_0001;
     let mut dice = Dice(seed);
-    drop(stage.session());
+    drop(stage.owner());
     let before = Invariants::before(&stage);
-    let session = stage.session();
+    let session = stage.owner();
     let (mut queue, mut tally) = fresh(&session);
     let mut books = Books::default();
     let mut mishaps = 0;
@@ -144,9 +144,9 @@ fn resets_under_load_end_every_job_once_and_work_goes_on() {
     const RESETS: u32 = 40;
     alone!();
     let stage = stage();
-    drop(stage.session());
+    drop(stage.owner());
     let before = Invariants::before(&stage);
-    let session = stage.session();
+    let session = stage.owner();
     let over = AtomicBool::new(false);
     let ended = AtomicU64::new(0);
     let mut took = Vec::new();

@@ -97,7 +97,7 @@ fn memory_of_a_job_that_is_not_done_is_busy_until_it_is_and_a_dropped_buffer_wai
     alone!();
     let stage = stage();
     let before = Invariants::before(&stage);
-    let session = stage.session();
+    let session = stage.owner();
     let gate = session.fence(0).unwrap();
     let mut queue = by_sequence(&session, 8);
     let host = session.host_memory(4096, HostOptions::default()).unwrap();
@@ -245,7 +245,7 @@ fn fifty_owners_come_and_go_and_leave_nothing() {
     alone!();
     let stage = stage();
     let cycle = || {
-        let session = stage.session();
+        let session = stage.owner();
         let mut queue = by_sequence(&session, 32);
         let host = session.host_memory(8192, HostOptions::default()).unwrap();
         let hbm = session.device_memory(8192).unwrap();
@@ -339,7 +339,7 @@ fn an_owner_killed_at_any_step_is_let_go_of_within_a_second() {
         return owner(&name, &stay);
     }
     let stage = stage();
-    drop(stage.session());
+    drop(stage.owner());
     let before = Invariants::before(&stage);
     let mut longest = Duration::ZERO;
     // Behind a kernel an opening has a reset in it, and a closing one more and perhaps a scrub.
@@ -353,7 +353,7 @@ fn an_owner_killed_at_any_step_is_let_go_of_within_a_second() {
         std::thread::sleep(Duration::from_micros(300 * round as u64));
         owner.kill();
         let begin = Instant::now();
-        let session = stage.session();
+        let session = stage.owner();
         longest = longest.max(begin.elapsed());
         assert!(begin.elapsed() < limit, "{step}: {:?}", begin.elapsed());
         if let Some(board) = stage.board() {

@@ -4,6 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use jalapeno::error::{Code, Error};
+use jalapeno::session::QueueOptions;
 use jalapeno::{Completions, Seq};
 use jalapeno_tests::invariants::{conserved, punctual};
 use jalapeno_tests::packet::{nop, signal, wait};
@@ -86,6 +87,8 @@ fn several_waiters_each_wake_for_their_own_job() {
         .map(|value| queue.submit_one(&wait(gate.address(), value)).unwrap())
         .collect();
     let completions = queue.completions();
+    // Steps in which the host was starved for longer than the library's own look beside interrupts.
+    let mut starved = 0;
     std::thread::scope(|scope| {
         // Two for each job, the last job's first.
         let waiters: Vec<_> = seqs
@@ -97,6 +100,7 @@ fn several_waiters_each_wake_for_their_own_job() {
         std::thread::sleep(Duration::from_millis(30));
         assert!(waiters.iter().all(|waiter| !waiter.is_finished()));
         for (value, &seq) in (1..).zip(&seqs) {
+            let signalled = Instant::now();
             gate.signal(value).unwrap();
             completions.wait(seq, Some(SOON)).unwrap();
             let open = 16 - 2 * usize::try_from(value).unwrap();
@@ -105,6 +109,7 @@ fn several_waiters_each_wake_for_their_own_job() {
                 assert!(begin.elapsed() < Duration::from_millis(200), "{value}");
                 std::thread::yield_now();
             }
+            starved += u64::from(signalled.elapsed() >= Duration::from_millis(100));
         }
         for waiter in waiters {
             waiter.join().unwrap().unwrap();
@@ -112,8 +117,11 @@ fn several_waiters_each_wake_for_their_own_job() {
     });
     let counters = completions.counters();
     conserved(&counters);
-    assert_eq!(counters.interrupts_missed, 0, "the interrupts came");
-    assert_eq!(counters.doorbells_rung_again, 0);
+    assert!(
+        counters.interrupts_missed <= starved,
+        "the interrupts came: {counters:?}, starved {starved} times"
+    );
+    assert!(counters.doorbells_rung_again <= starved, "{counters:?}");
 }
 
 /// Sleeps until a descriptor is readable; whether it was in time.
@@ -126,6 +134,32 @@ fn readable(fd: BorrowedFd<'_>, time: Duration) -> bool {
 fn take(fd: BorrowedFd<'_>) {
     let mut count = [0; 8];
     assert_eq!(nix::unistd::read(fd, &mut count), Ok(8));
+}
+
+#[test]
+fn a_new_queue_is_not_woken_by_what_an_earlier_one_left_in_its_vector() {
+    let stage = stage();
+    let session = stage.session();
+    let options = QueueOptions {
+        vector: Some(5),
+        ..QueueOptions::default()
+    };
+    let gate = session.fence(0).unwrap();
+    let sleeper = |value| {
+        let mut queue = session.queue(options).unwrap();
+        let completions = queue.completions().clone();
+        let fd = completions.eventfd().expect("a vector");
+        assert!(!readable(fd, Duration::from_millis(20)), "queue {value}");
+        let seq = queue.submit_one(&wait(gate.address(), value)).unwrap();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| completions.wait(seq, Some(SOON)));
+            std::thread::sleep(Duration::from_millis(20));
+            gate.signal(value).unwrap();
+            waiter.join().unwrap().unwrap();
+        });
+        assert!(readable(fd, SOON), "nobody reads it but the application");
+    };
+    (1..=3).for_each(sleeper);
 }
 
 #[test]

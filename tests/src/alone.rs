@@ -27,6 +27,7 @@ pub fn is_alone(story: &str) -> bool {
         return true;
     }
     let _turn = crate::stage::turn();
+    crate::stage::let_go();
     let child = play(story, "", "");
     let output = child.finish();
     let text = String::from_utf8_lossy(&output.stdout);

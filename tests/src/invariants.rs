@@ -9,7 +9,7 @@ use jalapeno::error::Result;
 use jalapeno::{Completion, Completions};
 
 use crate::events;
-use crate::stage::{LET_GO, Stage};
+use crate::stage::{LET_GO, Stage, let_go};
 
 /// A wait ends by its deadline and this.
 pub const GRACE: Duration = Duration::from_millis(50);
@@ -90,9 +90,10 @@ pub struct Invariants {
 }
 
 impl Invariants {
-    /// The state to come back to.
+    /// The state to come back to; nobody holds the card in it.
     #[must_use]
     pub fn before(stage: &Stage) -> Self {
+        let_go();
         events::listen();
         let _ = events::take();
         Self {

@@ -20,6 +20,8 @@ pub const LET_GO: Duration = Duration::from_secs(1);
 
 /// The one card that there is, when there is one, belongs to one story at a time.
 static TURN: Mutex<()> = Mutex::new(());
+/// It stays open from story to story: behind a kernel each opening and each closing is a reset.
+static OPENED: Mutex<Option<Arc<Device>>> = Mutex::new(None);
 
 /// A small board: 64 MiB of HBM. It ends when it is dropped.
 #[must_use]
@@ -67,6 +69,17 @@ fn named() -> Option<String> {
     let names = std::env::var("JALAPENO_DEVICES").ok()?;
     let mut names = names.split(',').map(str::trim);
     names.find(|name| !name.is_empty()).map(String::from)
+}
+
+/// Where the card that stays open is kept.
+fn opened() -> MutexGuard<'static, Option<Arc<Device>>> {
+    OPENED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets go of the card, where an earlier story left it open: for who counts what is held, and for
+/// another process.
+pub(crate) fn let_go() {
+    *opened() = None;
 }
 
 /// The turn on the card that the environment names, where it names one.
@@ -152,9 +165,27 @@ impl Stage {
         }
     }
 
-    /// Opens the card for computing. An owner that just left may still be let go of.
+    /// The card, open for computing. One that the environment names may have been open already, in
+    /// an earlier story, and stays so.
+    #[must_use]
+    pub fn device(&self) -> Arc<Device> {
+        if self.board.is_some() {
+            return self.open();
+        }
+        if let Some(device) = opened().as_ref().filter(|device| device.verify().is_ok()) {
+            return Arc::clone(device);
+        }
+        let device = self.open();
+        *opened() = Some(Arc::clone(&device));
+        device
+    }
+
+    /// Opens the card for computing, now. An owner that just left may still be let go of.
     #[must_use]
     pub fn open(&self) -> Arc<Device> {
+        if self.board.is_none() {
+            let_go();
+        }
         let begin = Instant::now();
         loop {
             match Device::open(&self.name, Role::Compute) {
@@ -166,9 +197,15 @@ impl Stage {
         }
     }
 
-    /// A session on it.
+    /// A session on it, as `device` gives it.
     #[must_use]
     pub fn session(&self) -> Session {
+        Session::new(&self.device()).expect("a session")
+    }
+
+    /// A session of an owner that comes now, and that leaves with the session.
+    #[must_use]
+    pub fn owner(&self) -> Session {
         Session::new(&self.open()).expect("a session")
     }
 }
