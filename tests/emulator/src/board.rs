@@ -156,12 +156,14 @@ impl Board {
         }
     }
 
-    /// Messages taken, by command, and kernels that ran, by name, as JSON: for who measures.
+    /// Messages taken, by command, function level resets that clients asked for, and kernels that
+    /// ran, by name, as JSON: for who measures.
     #[must_use]
     pub fn counted(&self) -> serde_json::Value {
         let taken = |server: &Server| Tally::of_messages(&server.shared().messages);
         serde_json::json!({
             "messages": self.server.as_ref().map(taken),
+            "resets": self.server.as_ref().map(|server| server.shared().resets.load(Ordering::Relaxed)),
             "launches": Tally::of_launches(&self.card.launches),
         })
     }

@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 /// Serves an emulated Jalapeño card as a vfio-user device.
 ///
 /// Prints one line when it is ready and ends on SIGTERM or SIGINT. On SIGUSR1 it prints a line
-/// with what it counted: messages by command, launches by kernel.
+/// with what it counted: messages by command, function level resets, launches by kernel.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {

@@ -68,6 +68,8 @@ pub struct Shared {
     pub roles: Arc<Roles>,
     /// Messages taken, by command (the last counts unknown ones).
     pub messages: [AtomicU64; 20],
+    /// Function level resets that clients asked for, by whichever message.
+    pub resets: AtomicU64,
     /// Everybody connected; `None` when the server ends.
     guests: Mutex<Option<Guests>>,
 }
@@ -135,6 +137,7 @@ impl Server {
             function,
             slot,
             messages: Default::default(),
+            resets: AtomicU64::new(0),
             guests: Mutex::new(Some(Vec::new())),
         });
         let closing = listener.try_clone()?.into();

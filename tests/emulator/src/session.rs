@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use jalapeno_wire as wire;
 use nix::errno::Errno;
@@ -141,6 +142,7 @@ impl Session {
     /// Function level reset, of the device and of its config space.
     pub(crate) fn reset(&self) {
         let function = &self.shared.function;
+        self.shared.resets.fetch_add(1, Ordering::Relaxed);
         self.asking.0.while_silent(|| function.reset());
         self.shared.slot.reset_config();
     }

@@ -64,14 +64,23 @@ impl Card {
 
     /// The socket messages that it took until now, by command.
     pub fn messages(&self) -> io::Result<BTreeMap<String, u64>> {
+        Ok(serde_json::from_value(self.count()?["messages"].clone())?)
+    }
+
+    /// The function level resets that it was asked for until now.
+    pub fn resets(&self) -> io::Result<u64> {
+        Ok(serde_json::from_value(self.count()?["resets"].clone())?)
+    }
+
+    /// What it counted until now.
+    fn count(&self) -> io::Result<Value> {
         let before = self.counted()?.len();
         let pid = i32::try_from(self.emulator.0.id()).map_err(io::Error::other)?;
         kill(Pid::from_raw(pid), Signal::SIGUSR1)?;
         let started = Instant::now();
         while started.elapsed() < UP_BY {
             if let Some(line) = self.counted()?.get(before) {
-                let all: serde_json::Value = serde_json::from_str(line)?;
-                return Ok(serde_json::from_value(all["messages"].clone())?);
+                return Ok(serde_json::from_str(line)?);
             }
             thread::sleep(Duration::from_millis(2));
         }

@@ -41,6 +41,14 @@ impl Hands {
         &self.cards
     }
 
+    /// The openings that the machine's cards saw until now. A kernel resets a card when it is opened
+    /// and when it is closed; a card that was killed tells nothing.
+    #[must_use]
+    pub fn openings(&self) -> u64 {
+        let resets = self.cards.iter().filter_map(|card| card.resets().ok());
+        resets.sum::<u64>() / 2
+    }
+
     /// QEMU's arguments for the monitor.
     #[must_use]
     pub fn arguments(&self) -> [String; 2] {

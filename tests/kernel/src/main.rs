@@ -13,6 +13,7 @@ mod program;
 mod report;
 mod udev;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -125,6 +126,9 @@ const BOOTS: [Boot; 6] = [
 /// The longest boot takes a minute and a half; with both cores taken by others several times that.
 const DEADLINE: Duration = Duration::from_secs(480);
 
+/// Openings of a leg, at most: each costs two resets, which the specification gives 100 ms each.
+const OPENINGS: u64 = 300;
+
 fn main() -> ExitCode {
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();
     let only = wanted.iter().position(|word| word == "--only").map(|at| {
@@ -195,26 +199,43 @@ fn run_legs(legs: &[&Leg], boots: &[&Boot]) -> Count {
         }
     }
     let next = AtomicUsize::new(0);
-    let count = Mutex::new(count);
+    let tallies = Mutex::new((count, BTreeMap::<&str, u64>::new()));
     thread::scope(|scope| {
         for _ in 0..machines() {
             scope.spawn(|| {
                 while let Some((leg, boot, cache)) = jobs.get(next.fetch_add(1, Ordering::Relaxed))
                 {
                     let started = Instant::now();
-                    let cases = run_boot(leg, boot, cache)
-                        .unwrap_or_else(|why| alone("boot", Outcome::Failed, why.to_string()));
-                    let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
+                    let (cases, openings) = run_boot(leg, boot, cache)
+                        .unwrap_or_else(|why| (alone("boot", Outcome::Failed, why.to_string()), 0));
+                    let mut tallies = tallies.lock().unwrap_or_else(PoisonError::into_inner);
+                    let (count, opened) = &mut *tallies;
                     count.add(&cases);
+                    *opened.entry(leg.name).or_default() += openings;
                     let name = format!("{}/{}", leg.name, boot.name);
                     tell(&name, &cases);
-                    println!("     {name} took {:.1} s", started.elapsed().as_secs_f64());
+                    let took = started.elapsed().as_secs_f64();
+                    println!("     {name} took {took:.1} s, {openings} openings");
                 }
             });
         }
     });
     println!("     all took {:.1} s", begun.elapsed().as_secs_f64());
-    count.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let (mut count, opened) = tallies.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for (leg, openings) in opened {
+        let outcome = match openings <= OPENINGS {
+            true => Outcome::Passed,
+            false => Outcome::Failed,
+        };
+        let cases = alone(
+            "openings",
+            outcome,
+            format!("{openings} of at most {OPENINGS}"),
+        );
+        count.add(&cases);
+        tell(leg, &cases);
+    }
+    count
 }
 
 fn tell(place: &str, cases: &[Case]) {
@@ -242,9 +263,10 @@ fn alone(name: &str, outcome: Outcome, reason: String) -> Vec<Case> {
     }]
 }
 
-fn run_boot(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<Case>> {
+/// Boots a machine; how its cases went, and how often its cards were opened.
+fn run_boot(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<(Vec<Case>, u64)> {
     if let Some(why) = boot.beside.absent_from(leg.name) {
-        return Ok(alone("boot", Outcome::Skipped, why.to_owned()));
+        return Ok((alone("boot", Outcome::Skipped, why.to_owned()), 0));
     }
     let folder = cache
         .join("runs")
@@ -276,10 +298,11 @@ fn run_boot(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<Case>> {
     };
     let ending = machine.run(DEADLINE, &mut hands, boot.beside.hangs)?;
     let took = ending.took.as_secs_f64();
+    let openings = hands.openings();
     let mut cases = ending.report.close(&ending.words);
     cases.extend(hands.close());
     cases.push(judge_log(&ending.log, took, &folder));
-    Ok(cases)
+    Ok((cases, openings))
 }
 
 /// QEMU's devices: an IOMMU, stock ones, a root port a card, and the cards that are plugged in

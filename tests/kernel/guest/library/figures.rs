@@ -80,8 +80,18 @@ pub fn a_buffer_is_one_ioctl_whatever_its_pages(card: &str) -> String {
     "64 MiB: 1 ioctl with small pages and with huge ones".into()
 }
 
+/// What an opening sends to the card, where a relayed access is a message: for information.
+fn messages_of_an_opening(card: &str) {
+    drop(open(card));
+    mark("opening begin");
+    let device = open(card);
+    mark("opening end any for information: one opening");
+    drop(device);
+}
+
 /// The kernel's own part is measured beside it: what it takes to get the device by hand.
 pub fn an_opening_is_quick_beside_its_reset(card: &str) -> String {
+    messages_of_an_opening(card);
     let mut best = (Duration::MAX, Duration::ZERO, Duration::ZERO);
     for _ in 0..3 {
         let _ = ioctl::longest();
