@@ -5,13 +5,16 @@ DESTDIR ?=
 CARGO ?= cargo
 OUT := target/dist
 
-.PHONY: all lib demo test test-kernel test-ggml check bench install uninstall clean
+.PHONY: all lib ggml demo test test-kernel test-ggml check bench install uninstall clean
 
 all: lib                ## library, tool and emulator into target/dist
 	$(CARGO) build --release --locked -p jalctl -p jalapeno-emulator
 
 lib:                    ## libjalapeno.so, libjalapeno.a, jalapeno.pc, CMake package
 	libjalapeno/capi/link $(OUT)
+
+ggml: lib               ## libggml-jalapeno.so, for Debian's llama.cpp [GGML_ROOT=]
+	$(MAKE) -C integrations/ggml
 
 demo: all               ## a C program decodes text on an emulated card
 	libjalapeno/examples/demo $(OUT)

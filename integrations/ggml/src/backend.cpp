@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * A backend: computes graphs. A graph that is new goes out as one batch of LAUNCH packets with one
+ * doorbell. One that comes again (ggml gives it the same number) is recorded, and from then on run by
+ * one packet. Either way the call waits, so that a failed job is a failed status.
+ */
+#include <cinttypes>
+#include <new>
+
+#include "card.hpp"
+#include "log.hpp"
+#include "operations.hpp"
+
+namespace jal_ggml {
+
+namespace {
+
+/* Longest that one submission may take: an emulated card is slow, a dead one is found out sooner. */
+constexpr std::int64_t GRAPH_TIME = INT64_C(600'000'000'000);
+/* Longest that the cancelling of a queue may take. */
+constexpr std::int64_t CANCEL_TIME = INT64_C(10'000'000'000);
+/* Bytes of the longest argument block. */
+constexpr std::uint64_t BLOCK_MOST = 64 * (1 + JALAPENO_HW_OPERANDS_MAX);
+
+/* How ggml 0.27 lays out a graph: its headers for backends do not say. What public functions tell of it
+ * is compared before the number is believed. */
+struct GraphLayout {
+    int size;
+    int n_nodes;
+    int n_leafs;
+    ggml_tensor **nodes;
+    ggml_tensor **grads;
+    ggml_tensor **grad_accs;
+    ggml_tensor **leafs;
+    std::int32_t *use_counts;
+    std::size_t hash_size;
+    void *hash_used;
+    ggml_tensor **hash_keys;
+    int order;
+    std::uint64_t uid;
+};
+
+/* The number that ggml gives a graph whose nodes stay as they are; 0: none. */
+std::uint64_t number_of(ggml_cgraph *graph) noexcept {
+    const auto *layout = reinterpret_cast<const GraphLayout *>(graph);
+    if (layout->nodes != ggml_graph_nodes(graph) || layout->n_nodes != ggml_graph_n_nodes(graph)) return 0;
+    return layout->uid;
+}
+
+/* ---- Failures --------------------------------------------------------------------------------- */
+
+/* Says what became of a submission that failed, and makes the queue take packets again. */
+ggml_status settle(Card &card, jal_status status, ggml_tensor *const *nodes) noexcept {
+    say_failure("compute a graph", status);
+    jalapeno_hw_fault_record fault{};
+    if (jal_queue_fault(card.queue, &fault) == JAL_OK && nodes != nullptr) {
+        const ggml_tensor *node = nodes[fault.cookie];
+        say(GGML_LOG_LEVEL_ERROR, "it was node %" PRIu64 ", %s \"%s\"", static_cast<std::uint64_t>(fault.cookie),
+            ggml_op_desc(node), node->name);
+    }
+    if (status == JAL_ERROR_TIMEOUT) {
+        const jal_status cancelled = jal_queue_cancel(card.queue, CANCEL_TIME);
+        if (cancelled != JAL_OK) say_failure("cancel a graph", cancelled);
+        return GGML_STATUS_FAILED;
+    }
+    const jal_status resumed = jal_queue_resume(card.queue);
+    if (resumed != JAL_OK) say_failure("use the card again", resumed);
+    return GGML_STATUS_FAILED;
+}
+
+/* ---- A graph that is new ---------------------------------------------------------------------- */
+
+/* A batch that is being filled: packets, and their argument blocks in pinned memory. */
+struct Batch {
+    std::uint32_t packets = 0;
+    std::uint64_t used = 0; /* bytes of the arena */
+};
+
+ggml_status send(Card &card, Batch &batch, ggml_tensor *const *nodes) noexcept {
+    std::uint64_t sequence = 0;
+    jal_status status =
+        jal_submit(card.queue, card.packets.data(), batch.packets, sizeof(jalapeno_hw_packet), &sequence);
+    if (status == JAL_OK) status = jal_wait(card.queue, sequence, GRAPH_TIME);
+    batch = Batch{};
+    return status == JAL_OK ? GGML_STATUS_SUCCESS : settle(card, status, nodes);
+}
+
+bool append(Card &card, Batch &batch, const ggml_tensor *node, int number) noexcept {
+    Launch launch(card, card.arena_host + batch.used);
+    if (!compose(node, launch)) {
+        say(GGML_LOG_LEVEL_ERROR, "node %d, %s \"%s\": not an operation that the card runs on memory of its own",
+            number, ggml_op_desc(node), node->name);
+        return false;
+    }
+    jalapeno_hw_packet &packet = card.packets[batch.packets++];
+    packet = jal_packet_launch(launch.id(), card.arena_address + batch.used, launch.operands());
+    packet.cookie = static_cast<std::uint64_t>(number);
+    batch.used += launch.bytes();
+    return true;
+}
+
+/* Computes, and leaves the last batch's packets and blocks in place. `batches` counts them. */
+ggml_status compute_new(Card &card, ggml_tensor *const *nodes, int count, Batch &last, int &batches) noexcept {
+    Batch batch;
+    for (int i = 0; i < count; i++) {
+        if (nothing_to_run(nodes[i])) continue;
+        if (batch.packets == card.depth || batch.used + BLOCK_MOST > ARENA_BYTES) {
+            batches++;
+            const ggml_status status = send(card, batch, nodes);
+            if (status != GGML_STATUS_SUCCESS) return status;
+        }
+        if (!append(card, batch, nodes[i], i)) return GGML_STATUS_FAILED;
+    }
+    last = batch;
+    batches++;
+    return batch.packets != 0 ? send(card, batch, nodes) : GGML_STATUS_SUCCESS;
+}
+
+/* ---- A graph that came again ------------------------------------------------------------------ */
+
+/* Records the packets that were just sent. */
+jal_status record(Card &card, const Batch &batch, jal_graph graph) noexcept {
+    for (std::uint32_t i = 0; i < batch.packets; i++) {
+        const jalapeno_hw_packet &packet = card.packets[i];
+        const unsigned char *block = card.arena_host + (packet.body[0] - card.arena_address);
+        jalapeno_hw_parameters parameters;
+        jalapeno_hw_tensor tensors[JALAPENO_HW_OPERANDS_MAX];
+        const std::size_t count = static_cast<std::size_t>(packet.body[1]) / 64 - 1;
+        std::memcpy(&parameters, block, sizeof parameters);
+        std::memcpy(tensors, block + 64, count * sizeof tensors[0]);
+        const jal_status status = jal_graph_launch(graph, static_cast<std::uint32_t>(packet.header >> 32), &parameters,
+                                                   tensors, count, sizeof tensors[0], nullptr);
+        if (status != JAL_OK) return status;
+    }
+    return jal_graph_finish(graph, nullptr, 0);
+}
+
+void forget(Recorded &kept) noexcept {
+    if (kept.uid != 0) jal_graph_destroy(kept.graph);
+    kept = Recorded{};
+}
+
+/* Keeps the graph that was just computed as a recorded one. Where that cannot be done it stays new. */
+void keep(Card &card, std::uint64_t uid, ggml_tensor *const *nodes, int count, const Batch &batch) noexcept {
+    Recorded &place = card.recorded[card.oldest];
+    card.oldest = (card.oldest + 1) % GRAPHS;
+    forget(place);
+    jal_graph graph{};
+    jal_status status = jal_graph_create(card.session, &graph);
+    if (status == JAL_OK) {
+        status = record(card, batch, graph);
+        if (status != JAL_OK) jal_graph_destroy(graph);
+    }
+    if (status != JAL_OK) {
+        say(GGML_LOG_LEVEL_DEBUG, "a graph of %u packets is not recorded: %s", batch.packets, jal_error_detail());
+        return;
+    }
+    place.uid = uid;
+    place.nodes = nodes;
+    place.count = count;
+    place.graph = graph;
+}
+
+Recorded *find(Card &card, std::uint64_t uid, ggml_tensor *const *nodes, int count) noexcept {
+    if (uid == 0) return nullptr;
+    for (Recorded &kept : card.recorded)
+        if (kept.uid == uid && kept.nodes == nodes && kept.count == count) return &kept;
+    return nullptr;
+}
+
+/* Runs a recorded graph. NOT_FOUND-like: false, a buffer that it names went away. */
+bool replay(Card &card, Recorded &kept, ggml_status &result) noexcept {
+    std::uint64_t sequence = 0;
+    jal_status status = jal_graph_replay(kept.graph, card.queue, nullptr, 0, &sequence);
+    if (status == JAL_ERROR_HANDLE) {
+        forget(kept);
+        return false;
+    }
+    if (status == JAL_OK) status = jal_wait(card.queue, sequence, GRAPH_TIME);
+    result = status == JAL_OK ? GGML_STATUS_SUCCESS : settle(card, status, nullptr);
+    return true;
+}
+
+/* ---- The backend's table ---------------------------------------------------------------------- */
+
+Card &card_of(ggml_backend_t backend) noexcept { return *static_cast<Card *>(backend->context); }
+
+ggml_status compute(ggml_backend_t backend, ggml_cgraph *graph) {
+    Card &card = card_of(backend);
+    std::lock_guard<std::mutex> turn(card.computing);
+    if (card.failed.exchange(false)) {
+        say(GGML_LOG_LEVEL_ERROR, "a copy before this graph failed (see above): it is not computed");
+        return GGML_STATUS_FAILED;
+    }
+    ggml_tensor *const *nodes = ggml_graph_nodes(graph);
+    const int count = ggml_graph_n_nodes(graph);
+    const std::uint64_t uid = number_of(graph);
+    ggml_status status = GGML_STATUS_SUCCESS;
+    Recorded *kept = find(card, uid, nodes, count);
+    if (kept != nullptr && replay(card, *kept, status)) return status;
+    Batch last;
+    int batches = 0;
+    status = compute_new(card, nodes, count, last, batches);
+    if (status != GGML_STATUS_SUCCESS) return status;
+    if (uid != 0 && uid == card.last_uid && batches == 1 && last.packets > 1) keep(card, uid, nodes, count, last);
+    card.last_uid = uid;
+    return status;
+}
+
+const char *backend_name(ggml_backend_t backend) { return card_of(backend).name; }
+
+void backend_free(ggml_backend_t backend) { delete backend; }
+
+ggml_guid_t backend_guid() noexcept {
+    static ggml_guid guid = {0x4a, 0x61, 0x6c, 0x61, 0x70, 0x65, 0x6e, 0x6f, 0x9d, 0x1b, 0x42, 0x57, 0xa6, 0x30, 0xe8, 0x11};
+    return &guid;
+}
+
+} // namespace
+
+ggml_backend_t backend_new(Card *card) noexcept {
+    if (!card->ready()) return nullptr;
+    auto *backend = new (std::nothrow) ggml_backend{};
+    if (backend == nullptr) return nullptr;
+    backend->guid = backend_guid();
+    backend->iface.get_name = backend_name;
+    backend->iface.free = backend_free;
+    backend->iface.graph_compute = compute;
+    backend->device = &card->device;
+    backend->context = card;
+    return backend;
+}
+
+} // namespace jal_ggml

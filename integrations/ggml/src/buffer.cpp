@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * ggml's buffers in device memory. Their base is a device address, which the host cannot follow: all
+ * access is by copies of the library. ggml's copies have no status: where one fails, the log says so,
+ * what was read is NaN in every floating point type, and the next graph fails.
+ */
+#include <cstring>
+#include <new>
+
+#include "card.hpp"
+#include "log.hpp"
+
+namespace jal_ggml {
+
+namespace {
+
+constexpr std::size_t ALIGNMENT = 128;
+/* Longest that the fill of a buffer may take. */
+constexpr std::int64_t FILL_TIME = INT64_C(60'000'000'000);
+
+Memory &memory_of(ggml_backend_buffer_t buffer) noexcept {
+    return *static_cast<Memory *>(buffer->context);
+}
+
+/* The buffer that holds a tensor's data. */
+Memory &memory_of(const ggml_tensor *tensor) noexcept {
+    return memory_of(tensor->view_src != nullptr ? tensor->view_src->buffer : tensor->buffer);
+}
+
+/* Bytes from the start of its buffer to a tensor's byte `offset`. A tensor before its buffer gives a
+ * number beyond every buffer, which the library refuses. */
+std::uint64_t place(const Memory &memory, const ggml_tensor *tensor, std::size_t offset) noexcept {
+    return reinterpret_cast<std::uintptr_t>(tensor->data) - memory.address + offset;
+}
+
+void failed(Memory &memory, const char *what, jal_status status) noexcept {
+    say_failure(what, status);
+    memory.card->failed.store(true);
+}
+
+/* Runs one packet on the card's queue. */
+jal_status run(Card &card, const jalapeno_hw_packet &packet) noexcept {
+    std::lock_guard<std::mutex> turn(card.computing);
+    std::uint64_t sequence = 0;
+    jal_status status = jal_submit_one(card.queue, &packet, &sequence);
+    if (status == JAL_OK) status = jal_wait(card.queue, sequence, FILL_TIME);
+    if (status == JAL_ERROR_TIMEOUT) jal_queue_cancel(card.queue, FILL_TIME);
+    if (status != JAL_OK) jal_queue_resume(card.queue);
+    return status;
+}
+
+void fill(Memory &memory, std::uint64_t offset, std::uint8_t value, std::uint64_t bytes) noexcept {
+    if (bytes > memory.bytes || offset > memory.bytes - bytes) {
+        say(GGML_LOG_LEVEL_ERROR, "fill: bytes %llu to %llu of a buffer of %llu",
+            static_cast<unsigned long long>(offset), static_cast<unsigned long long>(offset + bytes),
+            static_cast<unsigned long long>(memory.bytes));
+        memory.card->failed.store(true);
+        return;
+    }
+    const std::uint64_t pattern = value * UINT64_C(0x0101010101010101);
+    const jal_status status = run(*memory.card, jal_packet_fill(memory.address + offset, bytes, pattern));
+    if (status != JAL_OK) failed(memory, "fill device memory", status);
+}
+
+void buffer_free(ggml_backend_buffer_t buffer) {
+    Memory &memory = memory_of(buffer);
+    const jal_status status = jal_buffer_free(memory.handle);
+    if (status != JAL_OK) say_failure("free device memory", status);
+    memory.card->taken.fetch_sub(memory.bytes);
+    delete &memory;
+}
+
+void *buffer_base(ggml_backend_buffer_t buffer) {
+    return reinterpret_cast<void *>(static_cast<std::uintptr_t>(memory_of(buffer).address));
+}
+
+void buffer_memset(ggml_backend_buffer_t, ggml_tensor *tensor, std::uint8_t value, std::size_t offset,
+                   std::size_t size) {
+    Memory &memory = memory_of(tensor);
+    fill(memory, place(memory, tensor, offset), value, size);
+}
+
+void buffer_set(ggml_backend_buffer_t, ggml_tensor *tensor, const void *data, std::size_t offset,
+                std::size_t size) {
+    Memory &memory = memory_of(tensor);
+    const jal_status status = jal_buffer_write(memory.handle, place(memory, tensor, offset), data, size);
+    if (status != JAL_OK) failed(memory, "write a tensor", status);
+}
+
+void buffer_get(ggml_backend_buffer_t, const ggml_tensor *tensor, void *data, std::size_t offset,
+                std::size_t size) {
+    Memory &memory = memory_of(tensor);
+    const jal_status status = jal_buffer_read(memory.handle, place(memory, tensor, offset), data, size);
+    if (status == JAL_OK) return;
+    failed(memory, "read a tensor", status);
+    std::memset(data, 0xff, size);
+}
+
+/* Between buffers of one card, and from host memory; ggml does the rest by way of the host. */
+bool buffer_copy(ggml_backend_buffer_t buffer, const ggml_tensor *source, ggml_tensor *target) {
+    const ggml_backend_buffer_t from = source->view_src != nullptr ? source->view_src->buffer : source->buffer;
+    if (from == nullptr || from->buft != buffer->buft) return false;
+    Memory &memory = memory_of(target);
+    const std::uint64_t to = reinterpret_cast<std::uintptr_t>(target->data);
+    const std::uint64_t at = reinterpret_cast<std::uintptr_t>(source->data);
+    const jal_status status = run(*memory.card, jal_packet_copy(to, at, ggml_nbytes(source)));
+    if (status != JAL_OK) failed(memory, "copy a tensor", status);
+    return true;
+}
+
+void buffer_clear(ggml_backend_buffer_t buffer, std::uint8_t value) {
+    fill(memory_of(buffer), 0, value, memory_of(buffer).bytes);
+}
+
+ggml_backend_buffer_i buffer_table() noexcept {
+    ggml_backend_buffer_i table{};
+    table.free_buffer = buffer_free;
+    table.get_base = buffer_base;
+    table.memset_tensor = buffer_memset;
+    table.set_tensor = buffer_set;
+    table.get_tensor = buffer_get;
+    table.cpy_tensor = buffer_copy;
+    table.clear = buffer_clear;
+    return table;
+}
+
+Card &card_of(ggml_backend_buffer_type_t type) noexcept { return *static_cast<Card *>(type->context); }
+
+const char *type_name(ggml_backend_buffer_type_t type) { return card_of(type).name; }
+
+ggml_backend_buffer_t type_alloc(ggml_backend_buffer_type_t type, std::size_t size) {
+    Card &card = card_of(type);
+    if (!card.ready()) return nullptr;
+    const std::uint64_t bytes = size != 0 ? size : ALIGNMENT;
+    Memory *memory = new (std::nothrow) Memory{&card, {}, 0, bytes};
+    if (memory == nullptr) return nullptr;
+    jal_status status = jal_device_alloc(card.session, bytes, &memory->handle);
+    if (status != JAL_OK) {
+        say_failure("take device memory", status);
+        say(GGML_LOG_LEVEL_ERROR, "%s has %.1f MiB of memory, %.1f MiB of it in use; %.1f MiB more were asked for",
+            card.name, static_cast<double>(card.hbm_bytes) / 1048576.0,
+            static_cast<double>(card.taken.load()) / 1048576.0, static_cast<double>(bytes) / 1048576.0);
+        delete memory;
+        return nullptr;
+    }
+    jal_buffer_info info{};
+    info.struct_size = sizeof info;
+    status = jal_buffer_get_info(memory->handle, &info);
+    if (status != JAL_OK) {
+        say_failure("look at device memory", status);
+        jal_buffer_free(memory->handle);
+        delete memory;
+        return nullptr;
+    }
+    memory->address = info.address;
+    card.taken.fetch_add(bytes);
+    return ggml_backend_buffer_init(type, buffer_table(), memory, size);
+}
+
+std::size_t type_alignment(ggml_backend_buffer_type_t) { return ALIGNMENT; }
+
+} // namespace
+
+ggml_backend_buffer_type_i buffer_type_table() noexcept {
+    ggml_backend_buffer_type_i table{};
+    table.get_name = type_name;
+    table.alloc_buffer = type_alloc;
+    table.get_alignment = type_alignment;
+    return table;
+}
+
+} // namespace jal_ggml

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * One row an operation: whether docs/kernels.md permits the node, and how its LAUNCH is written. Rules
+ * that hold for every operand stand in `permitted()`, the kernel's own in its `fits`.
+ */
+#include "operations.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace jal_ggml {
+
+namespace {
+
+using Node = const ggml_tensor *;
+
+/* ---- Types (Kernels 1.2) ---------------------------------------------------------------------- */
+
+struct Type {
+    std::uint16_t bytes;    /* of an element or block; 0: the card does not know the type */
+    std::uint16_t elements; /* of a block */
+};
+
+/* Codes of ggml and of the card are those of GGUF. */
+constexpr Type type_of(ggml_type type) noexcept {
+    switch (type) {
+    case GGML_TYPE_F32: return {4, 1};
+    case GGML_TYPE_F16: return {2, 1};
+    case GGML_TYPE_BF16: return {2, 1};
+    case GGML_TYPE_I32: return {4, 1};
+    case GGML_TYPE_I64: return {8, 1};
+    case GGML_TYPE_Q4_0: return {18, 32};
+    case GGML_TYPE_Q8_0: return {34, 32};
+    case GGML_TYPE_Q4_K: return {144, 256};
+    case GGML_TYPE_Q6_K: return {210, 256};
+    default: return {0, 1};
+    }
+}
+
+struct Types {
+    Type of[GGML_TYPE_COUNT];
+};
+
+constexpr Types all_types() noexcept {
+    Types types{};
+    for (int i = 0; i < GGML_TYPE_COUNT; i++) types.of[i] = type_of(static_cast<ggml_type>(i));
+    return types;
+}
+
+constexpr Types TYPES = all_types();
+
+bool real(Node t) noexcept {
+    return t->type == GGML_TYPE_F32 || t->type == GGML_TYPE_F16 || t->type == GGML_TYPE_BF16;
+}
+bool block(Node t) noexcept { return TYPES.of[t->type].elements > 1; }
+bool index(Node t) noexcept { return t->type == GGML_TYPE_I32 || t->type == GGML_TYPE_I64; }
+
+/* ---- Shapes and strides (Kernels 1.1 to 1.5) -------------------------------------------------- */
+
+bool empty(Node t) noexcept { return t->ne[0] == 0 || t->ne[1] == 0 || t->ne[2] == 0 || t->ne[3] == 0; }
+
+bool same_shape(Node a, Node b) noexcept { return std::equal(a->ne, a->ne + 4, b->ne); }
+
+/* Elements or blocks of a dimension. */
+std::int64_t count(Node t, int d) noexcept {
+    return d == 0 ? t->ne[0] / TYPES.of[t->type].elements : t->ne[d];
+}
+
+/* Bytes from a tensor's first to its last; at least 2^62 where that is the case. */
+std::uint64_t extent(Node t) noexcept {
+    constexpr std::uint64_t MOST = UINT64_C(1) << 62;
+    std::uint64_t bytes = TYPES.of[t->type].bytes;
+    for (int d = 0; d < 4; d++) {
+        std::uint64_t reach = 0;
+        if (__builtin_mul_overflow(static_cast<std::uint64_t>(count(t, d) - 1), t->nb[d], &reach) ||
+            __builtin_add_overflow(bytes, reach, &bytes) || bytes >= MOST)
+            return MOST;
+    }
+    return bytes;
+}
+
+/* What a tensor of any role must satisfy. */
+bool operand_permitted(Node t) noexcept {
+    if (t->type < 0 || t->type >= GGML_TYPE_COUNT || TYPES.of[t->type].bytes == 0) return false;
+    const Type type = TYPES.of[t->type];
+    const std::uint64_t alignment = type.elements > 1 ? 2 : type.bytes;
+    std::uint64_t elements = 1;
+    for (int d = 0; d < 4; d++) {
+        if (t->ne[d] < 0 || t->ne[d] > UINT32_MAX) return false;
+        if (__builtin_mul_overflow(elements, static_cast<std::uint64_t>(t->ne[d]), &elements)) return false;
+    }
+    if (elements > UINT64_C(1) << 40 || t->ne[0] % type.elements != 0) return false;
+    if (empty(t)) return true;
+    for (int d = 0; d < 4; d++)
+        if (count(t, d) > 1 && t->nb[d] % alignment != 0) return false;
+    return t->view_offs % alignment == 0 && extent(t) < UINT64_C(1) << 62;
+}
+
+/* Whether no two elements of a destination meet: each stride spans what lies before it. */
+bool spread(Node t) noexcept {
+    int order[4] = {0, 1, 2, 3};
+    std::sort(order, order + 4, [t](int a, int b) { return t->nb[a] < t->nb[b]; });
+    std::uint64_t reach = TYPES.of[t->type].bytes;
+    for (int d : order) {
+        if (count(t, d) <= 1) continue;
+        if (t->nb[d] < reach) return false;
+        reach += static_cast<std::uint64_t>(count(t, d) - 1) * t->nb[d];
+    }
+    return true;
+}
+
+Node root(Node t) noexcept { return t->view_src != nullptr ? t->view_src : t; }
+
+bool same_view(Node a, Node b) noexcept {
+    return a->view_offs == b->view_offs && a->type == b->type && same_shape(a, b) &&
+           std::equal(a->nb, a->nb + 4, b->nb);
+}
+
+/* Whether a destination is apart from a source, or the very same view where that is permitted. Views of
+ * different tensors do not meet; what ggml's allocator puts in one place are equal views. */
+bool apart(Node dst, Node src, bool in_place) noexcept {
+    if (empty(src) || root(dst) != root(src)) return true;
+    if (in_place && same_view(dst, src)) return true;
+    return dst->view_offs + extent(dst) <= src->view_offs || src->view_offs + extent(src) <= dst->view_offs;
+}
+
+float real_parameter(Node n, int i) noexcept {
+    float value;
+    std::memcpy(&value, n->op_params + i, sizeof value);
+    return value;
+}
+
+/* ---- Rules of single kernels ------------------------------------------------------------------ */
+
+/* Whether each size of `b` divides that of `a`. */
+bool repeats(Node b, Node a) noexcept {
+    for (int d = 0; d < 4; d++)
+        if (b->ne[d] == 0 || a->ne[d] % b->ne[d] != 0) return false;
+    return true;
+}
+
+bool elements(Node n) noexcept { return real(n) && real(n->src[0]) && same_shape(n, n->src[0]); }
+
+bool binary(Node n) noexcept { return elements(n) && real(n->src[1]) && repeats(n->src[1], n); }
+
+bool get_rows(Node n) noexcept {
+    return real(n) && (real(n->src[0]) || block(n->src[0])) && index(n->src[1]) &&
+           ggml_nelements(n->src[1]) <= 1 << 24;
+}
+
+bool set_rows(Node n) noexcept {
+    return real(n) && real(n->src[0]) && index(n->src[1]) && ggml_nelements(n->src[1]) <= 1 << 24;
+}
+
+bool mul_mat(Node n) noexcept {
+    return real(n) && (real(n->src[0]) || block(n->src[0])) && real(n->src[1]) && !empty(n->src[0]);
+}
+
+bool rms_norm(Node n) noexcept {
+    const float epsilon = real_parameter(n, 0);
+    return elements(n) && std::isfinite(epsilon) && epsilon >= 0;
+}
+
+bool soft_max(Node n) noexcept {
+    const float scale = real_parameter(n, 0), bias = real_parameter(n, 1);
+    if (!elements(n) || n->src[2] != nullptr) return false;
+    if (n->src[1] != nullptr && !real(n->src[1])) return false;
+    return std::isfinite(scale) && std::isfinite(bias) && bias >= 0;
+}
+
+bool argmax(Node n) noexcept {
+    return n->type == GGML_TYPE_I32 && real(n->src[0]) && n->src[0]->ne[0] <= INT32_MAX;
+}
+
+/* Places of ROPE's parameters in op_params. */
+enum { ROPE_DIMS = 1, ROPE_MODE = 2, ROPE_CONTEXT = 4, ROPE_BASE, ROPE_SCALE, ROPE_EXTRA, ROPE_MAGNITUDE, ROPE_FAST, ROPE_SLOW, ROPE_OFFSET = 15 };
+
+bool rope(Node n) noexcept {
+    const std::int32_t dims = n->op_params[ROPE_DIMS], mode = n->op_params[ROPE_MODE];
+    if (!elements(n) || !index(n->src[1])) return false;
+    if (mode != GGML_ROPE_TYPE_NORMAL && mode != GGML_ROPE_TYPE_NEOX) return false;
+    if (n->op_params[ROPE_OFFSET] != 0 || n->src[1]->ne[0] != n->ne[2]) return false;
+    if (dims < 2 || dims % 2 != 0 || dims > 65536 || dims > n->ne[0]) return false;
+    if (n->src[2] != nullptr && (!real(n->src[2]) || n->src[2]->ne[0] < dims / 2)) return false;
+    for (int i = ROPE_BASE; i <= ROPE_SLOW; i++)
+        if (!std::isfinite(real_parameter(n, i))) return false;
+    if (real_parameter(n, ROPE_BASE) <= 0) return false;
+    if (real_parameter(n, ROPE_EXTRA) == 0) return true;
+    return n->op_params[ROPE_CONTEXT] > 0 && real_parameter(n, ROPE_BASE) != 1 &&
+           real_parameter(n, ROPE_SCALE) > 0 && real_parameter(n, ROPE_FAST) > 0 &&
+           real_parameter(n, ROPE_SLOW) > 0;
+}
+
+bool unary(Node n) noexcept { return ggml_get_unary_op(n) == GGML_UNARY_OP_SILU && elements(n); }
+
+bool gated(Node n) noexcept {
+    return ggml_get_glu_op(n) == GGML_GLU_OP_SWIGLU && real(n) && real(n->src[0]) &&
+           (n->src[1] == nullptr || real(n->src[1]));
+}
+
+bool copy(Node n) noexcept {
+    const ggml_type to = n->type, from = n->src[0]->type;
+    if (block(n)) return false;
+    return to == from || (real(n) && real(n->src[0])) || (to == GGML_TYPE_I32 && from == GGML_TYPE_F32) ||
+           (to == GGML_TYPE_F32 && from == GGML_TYPE_I32);
+}
+
+/* ---- How a LAUNCH is written ------------------------------------------------------------------ */
+
+bool write_1(Node n, std::uint32_t kernel, Launch &l) noexcept {
+    l.kernel(kernel);
+    return l.operand(n) && l.operand(n->src[0]);
+}
+
+bool write_2(Node n, std::uint32_t kernel, Launch &l) noexcept {
+    return write_1(n, kernel, l) && l.operand(n->src[1]);
+}
+
+/* As write_1, with op_params 0 and on as the words of Parameters. */
+bool write_word(Node n, std::uint32_t kernel, Launch &l) noexcept {
+    l.kernel(kernel).word(0, n->op_params[0]);
+    return l.operand(n) && l.operand(n->src[0]);
+}
+
+bool write_scale(Node n, std::uint32_t kernel, Launch &l) noexcept {
+    l.kernel(kernel).word(0, n->op_params[0]);
+    l.word(1, n->op_params[1]);
+    return l.operand(n) && l.operand(n->src[0]);
+}
+
+bool write_soft_max(Node n, std::uint32_t kernel, Launch &l) noexcept {
+    l.kernel(kernel).word(0, n->op_params[0]);
+    if (n->src[1] != nullptr) l.word(1, n->op_params[1]);
+    return n->src[2] == nullptr && l.operand(n) && l.operand(n->src[0]) &&
+           (n->src[1] == nullptr || l.operand(n->src[1]));
+}
+
+bool write_rope(Node n, std::uint32_t kernel, Launch &l) noexcept {
+    l.kernel(kernel).word(0, n->op_params[ROPE_DIMS]);
+    l.word(1, n->op_params[ROPE_MODE]);
+    for (int i = ROPE_CONTEXT; i <= ROPE_SLOW; i++) l.word(static_cast<unsigned>(i) - 2, n->op_params[i]);
+    return n->op_params[ROPE_OFFSET] == 0 && l.operand(n) && l.operand(n->src[0]) &&
+           l.operand(n->src[1]) && (n->src[2] == nullptr || l.operand(n->src[2]));
+}
+
+bool write_unary(Node n, std::uint32_t, Launch &l) noexcept {
+    return n->op_params[0] == GGML_UNARY_OP_SILU && write_1(n, JALAPENO_HW_KERNEL_ID_SILU, l);
+}
+
+bool write_gated(Node n, std::uint32_t, Launch &l) noexcept {
+    if (n->op_params[0] != GGML_GLU_OP_SWIGLU) return false;
+    l.kernel(JALAPENO_HW_KERNEL_ID_SWIGLU).word(0, n->op_params[1]);
+    if (!l.operand(n) || !l.operand(n->src[0])) return false;
+    if (n->src[1] != nullptr) return l.operand(n->src[1]);
+    l.narrow(static_cast<std::uint32_t>(2 * n->ne[0])); /* ggml leaves the last of an odd row out */
+    return true;
+}
+
+/* ---- The table -------------------------------------------------------------------------------- */
+
+/* What of a node's sources the card reads (a bit each), and whether it may write over one. */
+struct Row {
+    bool (*fits)(Node);
+    bool (*write)(Node, std::uint32_t kernel, Launch &);
+    std::uint32_t kernel;
+    std::uint32_t sources;
+    bool in_place;
+};
+
+struct Table {
+    Row of[GGML_OP_COUNT];
+};
+
+constexpr Table all_rows() noexcept {
+    Table table{};
+    table.of[GGML_OP_GET_ROWS] = {get_rows, write_2, JALAPENO_HW_KERNEL_ID_GET_ROWS, 0b11, false};
+    table.of[GGML_OP_SET_ROWS] = {set_rows, write_2, JALAPENO_HW_KERNEL_ID_SET_ROWS, 0b11, false};
+    table.of[GGML_OP_MUL_MAT] = {mul_mat, write_2, JALAPENO_HW_KERNEL_ID_MUL_MAT, 0b11, false};
+    table.of[GGML_OP_RMS_NORM] = {rms_norm, write_word, JALAPENO_HW_KERNEL_ID_RMS_NORM, 0b1, true};
+    table.of[GGML_OP_SOFT_MAX] = {soft_max, write_soft_max, JALAPENO_HW_KERNEL_ID_SOFT_MAX, 0b111, true};
+    table.of[GGML_OP_ARGMAX] = {argmax, write_1, JALAPENO_HW_KERNEL_ID_ARGMAX, 0b1, false};
+    table.of[GGML_OP_ROPE] = {rope, write_rope, JALAPENO_HW_KERNEL_ID_ROPE, 0b111, true};
+    table.of[GGML_OP_ADD] = {binary, write_2, JALAPENO_HW_KERNEL_ID_ADD, 0b11, true};
+    table.of[GGML_OP_MUL] = {binary, write_2, JALAPENO_HW_KERNEL_ID_MUL, 0b11, true};
+    table.of[GGML_OP_SCALE] = {elements, write_scale, JALAPENO_HW_KERNEL_ID_SCALE, 0b1, true};
+    table.of[GGML_OP_UNARY] = {unary, write_unary, JALAPENO_HW_KERNEL_ID_SILU, 0b1, true};
+    table.of[GGML_OP_GLU] = {gated, write_gated, JALAPENO_HW_KERNEL_ID_SWIGLU, 0b11, true};
+    table.of[GGML_OP_CPY] = {copy, write_1, JALAPENO_HW_KERNEL_ID_COPY, 0b1, true};
+    table.of[GGML_OP_CONT] = {copy, write_1, JALAPENO_HW_KERNEL_ID_COPY, 0b1, true};
+    table.of[GGML_OP_DUP] = {copy, write_1, JALAPENO_HW_KERNEL_ID_COPY, 0b1, true};
+    return table;
+}
+
+constexpr Table TABLE = all_rows();
+
+bool view_or_none(ggml_op op) noexcept {
+    return op == GGML_OP_NONE || op == GGML_OP_RESHAPE || op == GGML_OP_VIEW || op == GGML_OP_PERMUTE ||
+           op == GGML_OP_TRANSPOSE;
+}
+
+/* The rules that hold for all operands of a node. */
+bool permitted(Node n, const Row &row) noexcept {
+    if (!operand_permitted(n) || (!empty(n) && !spread(n))) return false;
+    for (int i = 0; i < GGML_MAX_SRC; i++) {
+        if ((row.sources >> i & 1) == 0 || n->src[i] == nullptr) continue;
+        if (!operand_permitted(n->src[i])) return false;
+        if (!empty(n) && !apart(n, n->src[i], row.in_place)) return false;
+    }
+    return true;
+}
+
+} // namespace
+
+bool Launch::operand(const ggml_tensor *t) noexcept {
+    const ggml_backend_buffer_t buffer = t->buffer;
+    if (buffer == nullptr || buffer->buft != &card_.buffers || operands_ >= JALAPENO_HW_OPERANDS_MAX) return false;
+    const Memory &memory = *static_cast<const Memory *>(buffer->context);
+    const std::uint64_t address = reinterpret_cast<std::uintptr_t>(t->data);
+    const std::uint64_t bytes = empty(t) ? 0 : extent(t);
+    if (address < memory.address || bytes > memory.bytes || address - memory.address > memory.bytes - bytes)
+        return false;
+    jalapeno_hw_tensor tensor;
+    tensor.address = address;
+    tensor.dtype = static_cast<std::uint32_t>(t->type);
+    tensor.flags = 0;
+    for (int d = 0; d < 4; d++) {
+        tensor.ne[d] = static_cast<std::uint32_t>(t->ne[d]);
+        tensor.nb[d] = t->nb[d];
+    }
+    std::memcpy(block_ + 64 * (1 + operands_), &tensor, sizeof tensor);
+    operands_++;
+    return true;
+}
+
+bool nothing_to_run(const ggml_tensor *node) noexcept {
+    return view_or_none(node->op) || (node->flags & GGML_TENSOR_FLAG_COMPUTE) == 0 || empty(node);
+}
+
+bool supported(const ggml_tensor *node) noexcept {
+    if (view_or_none(node->op)) return true;
+    if (node->op < 0 || node->op >= GGML_OP_COUNT) return false;
+    const Row &row = TABLE.of[node->op];
+    return row.fits != nullptr && node->src[0] != nullptr && permitted(node, row) && row.fits(node);
+}
+
+bool compose(const ggml_tensor *node, Launch &launch) noexcept {
+    if (node->op < 0 || node->op >= GGML_OP_COUNT) return false;
+    const Row &row = TABLE.of[node->op];
+    return row.write != nullptr && row.write(node, row.kernel, launch);
+}
+
+} // namespace jal_ggml

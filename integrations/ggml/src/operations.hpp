@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The table of operations: which of ggml's nodes the card runs, and as which LAUNCH. */
+#ifndef JAL_GGML_OPERATIONS_HPP
+#define JAL_GGML_OPERATIONS_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "card.hpp"
+
+namespace jal_ggml {
+
+/* An argument block that is being written: Parameters, then tensors, the destination first. */
+class Launch {
+public:
+    Launch(const Card &card, unsigned char *block) noexcept : card_(card), block_(block) {}
+
+    /* Begins: every word of Parameters is zero. */
+    Launch &kernel(std::uint32_t id) noexcept {
+        kernel_ = id;
+        operands_ = 0;
+        std::memset(block_, 0, sizeof(jalapeno_hw_parameters));
+        return *this;
+    }
+    void word(unsigned index, std::int32_t value) noexcept {
+        std::memcpy(block_ + 4 * index, &value, sizeof value);
+    }
+    /* Appends a tensor. False: it is not in a buffer of this card, or reaches beyond it. */
+    bool operand(const ggml_tensor *tensor) noexcept;
+    /* Of the operand appended last only the first elements of each row, at most as many as it has. */
+    void narrow(std::uint32_t elements) noexcept {
+        std::memcpy(block_ + 64 * operands_ + offsetof(jalapeno_hw_tensor, ne), &elements, sizeof elements);
+    }
+
+    std::uint32_t id() const noexcept { return kernel_; }
+    std::uint32_t operands() const noexcept { return operands_; }
+    std::uint32_t bytes() const noexcept { return 64 * (1 + operands_); }
+
+private:
+    const Card &card_;
+    unsigned char *block_;
+    std::uint32_t kernel_ = 0;
+    std::uint32_t operands_ = 0;
+};
+
+/* Whether the card runs a node: types, shapes, strides, overlap and parameters as docs/kernels.md has
+ * them. Addresses need not be known. */
+bool supported(const ggml_tensor *node) noexcept;
+
+/* Whether a node is nothing to be run: a view, an empty tensor, one that ggml does not want computed. */
+bool nothing_to_run(const ggml_tensor *node) noexcept;
+
+/* Writes a node's LAUNCH. False: the operation is not in the table, or an operand is not where it must
+ * be. What else may be wrong with it the card finds, and refuses. */
+bool compose(const ggml_tensor *node, Launch &launch) noexcept;
+
+} // namespace jal_ggml
+
+#endif
