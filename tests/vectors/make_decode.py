@@ -1,4 +1,5 @@
-"""Writes the vectors of what decoders need beside the first kernels: SUB, DIV, GEGLU, SUM_ROWS, ARGSORT, TOP_K.
+"""Writes the vectors of what decoders need beside the first kernels: SUB, DIV, GEGLU, SUM_ROWS,
+ARGSORT, TOP_K, SOFT_MAX with sinks, ROPE by sections.
 
 Written from docs/kernels.md alone, as make_vectors.py, whose format and views it shares.
 
@@ -14,9 +15,10 @@ import numpy as np
 import make_vectors as v
 from make_vectors import (
     BAD_ARGUMENTS, BAD_PARAMETER, BAD_SHAPE, BAD_STRIDE, BAD_TYPE, BF16, EMPTY, F16, F32, I32, I64, KINDS, LAYOUTS, NAMES, OVERLAP,
-    PAIRS, REAL, RESERVED_FIELD, SHAPES, U, Operand, draw, encode, exact, held, near, refused, shape_name, short, tensor, view,
+    PAIRS, REAL, RESERVED_FIELD, SHAPES, U, Operand, draw, encode, exact, f32, f32_bits, held, near, refused, shape_name, short, tensor, view,
 )
 
+ROPE, SOFT_MAX = 5, 6
 GEGLU, ARGSORT, TOP_K, SUM_ROWS, DIV, SUB = 14, 16, 17, 18, 19, 21
 
 rng = np.random.default_rng(20261125)
@@ -216,6 +218,154 @@ def top_k():
     refused(TOP_K, "a row beyond 2^24", [], [view(I32, (2,)), huge], BAD_SHAPE, 2)
 
 
+def slopes(bias, heads):
+    """ALiBi's slope of each head; 1 without bias."""
+    if not bias:
+        return np.ones(heads)
+    p = 1 << (heads.bit_length() - 1)
+    return np.array([2.0 ** (-bias * (g + 1) / p) if g < p else 2.0 ** (-bias * (2 * (g - p) + 1) / (2 * p)) for g in range(heads)])
+
+
+def absent():
+    """An operand that is left out before another one."""
+    return Operand(F32, [0, 0, 0, 0], [0] * 4, bytearray(v.pattern(8)))
+
+
+def sinks():
+    def case(name, ne, types=(F32, F32, F32), scale=1.0, bias=0.0, mask=None, sink=None, layout="dense", values=None, in_place=False):
+        x = draw(ne, "normal", types[1]) if values is None else held(values, types[1])
+        sink = draw((ne[2],), "normal", types[2]) if sink is None else held(sink, types[2])
+        src = tensor(x, types[1])
+        operands = [src if in_place else view(types[0], ne), src, absent(), tensor(sink, types[2], layout)]
+        z, size = x * f32(scale), np.abs(x * f32(scale))
+        if mask is not None:
+            operands[2] = tensor(mask, F16)
+            part = slopes(f32(bias), ne[2]).reshape(1, -1, 1, 1) * mask[:, :, : ne[1]]
+            z, size = z + part, size + np.abs(part)
+        each = sink.reshape(1, -1, 1, 1)
+        with np.errstate(invalid="ignore"):
+            top = np.fmax(z.max(axis=3, keepdims=True), each)
+            power = np.exp(z - top)
+            y = power / (power.sum(axis=3, keepdims=True) + np.exp(each - top))
+        y = np.where(np.broadcast_to(top == -INF, y.shape), 0.0, y)
+        a = np.where(np.isfinite(size), size, 0).max(axis=3, keepdims=True) + np.where(np.isfinite(each), np.abs(each), 0)
+        near(SOFT_MAX, name, [f32_bits(scale), f32_bits(bias)], operands, y, (16 + 8 * a) * U * np.abs(y) + 2.0**-140)
+
+    for types in PAIRS:
+        case(f"types {short(*types)}", (17, 3, 2, 1), (*types, types[1]))
+    for dtype in REAL:
+        case(f"sinks {NAMES[dtype]}", (9, 2, 5, 2), (F32, F32, dtype), scale=0.3)
+    for layout in ("padded", "stepped"):
+        case(f"sinks {layout}", (9, 2, 5, 1), layout=layout)
+    for ne in ((1, 1, 1, 1), (33, 2, 12, 1), (1300, 1, 2, 1)):
+        case(f"shape {shape_name(ne)}", ne)
+    mask = np.zeros((1, 1, 4, 6))
+    mask[..., 1, 3:], mask[..., 2, :] = -INF, -INF
+    for bias in (0.0, 8.0):
+        case(f"mask, bias {bias}", (6, 4, 3, 1), mask=mask - 1.0, bias=bias, scale=0.5)
+    case("in place", (9, 3, 4, 1), in_place=True)
+    case("a great sink takes all", (5, 2, 2, 1), sink=[200.0, -200.0])
+    case("sinks of minus infinity", (5, 2, 2, 1), sink=[-INF, 0.0])
+    case("nothing but a sink", (3, 1, 2, 1), values=np.full((1, 2, 1, 3), -INF), sink=[1.0, -INF])
+    case("infinite and nan sinks", (3, 1, 3, 1), sink=[INF, NAN, 0.0])
+    src, good, one = tensor(draw((3, 4, 2, 1)), F32), view(F32, (3, 4, 2)), [f32_bits(1.0)]
+    for name, operand in (
+        ("three sinks for two heads", tensor(draw((3,)), F32)), ("one sink for two heads", tensor(draw((1,)), F32)),
+        ("sinks of two rows", tensor(draw((2, 2, 1, 1)), F32)), ("sinks without rows", view(F32, (2, 0, 1, 1))),
+    ):
+        refused(SOFT_MAX, name, one, [good, src, absent(), operand], BAD_SHAPE, 4)
+    refused(SOFT_MAX, "integer sinks", one, [good, src, absent(), tensor(np.zeros(2, np.int64), I32)], BAD_TYPE, 4)
+    refused(SOFT_MAX, "bias, its mask absent", one + one, [good, src, absent(), tensor(draw((2,)), F32)], BAD_PARAMETER)
+    refused(SOFT_MAX, "five operands", one, [good, src] + [absent()] * 3, BAD_ARGUMENTS)
+    over = Operand(F32, [2, 1, 1, 1], [4, 8, 8, 8], good.buffer, 8)
+    refused(SOFT_MAX, "sinks in destination", one, [good, src, absent(), over], OVERLAP, 4)
+
+
+def sections():
+    def which(mode, at, s):
+        """The section of a pair and where it begins, by the table of Kernels 6."""
+        if mode == 40:
+            return (at % 3 if at < 3 * s[at % 3] else 3), 0
+        ends = np.cumsum(s)
+        section = int(np.searchsorted(ends[:3], at, side="right"))
+        return section, int(ends[section] - s[section])
+
+    def case(name, ne, mode, s, types=(F32, F32), dims=None, first=0, x=0.0, scale=1.0, factors=False, index=I32, at=None, layouts=("dense",) * 2,
+             in_place=False):
+        n, heads, tokens, c = ne
+        dims = dims or (n // 2 if mode == 24 else n)
+        turned = 2 * dims if mode == 24 else dims
+        values, src = draw(ne, "normal", types[1]), None
+        src = tensor(values, types[1], layouts[1])
+        several = mode >= 8
+        at = rng.integers(-50, 4000, 4 * tokens if several else tokens) if at is None else np.array(at)
+        operands = [src if in_place else view(types[0], ne, layouts[0]), src, tensor(at, index)]
+        f = np.ones(turned // 2)
+        if factors:
+            f = held(1 + rng.random(turned // 2) * 7, F32)
+            operands.append(tensor(f, F32))
+        base, m = 10000.0, 1.0
+        y, e = values.copy(), np.zeros(values.shape)
+        low = high = 0.0
+        if x:
+            def correction(beta):
+                return dims * np.log(2048 / (2 * np.pi * beta)) / (2 * np.log(base))
+            low, high = max(0.0, np.floor(correction(32.0))), min(dims - 1.0, np.ceil(correction(1.0)))
+            m = 1 + 0.1 * np.log(1 / f32(scale))
+        for token in range(tokens):
+            for pair in range(turned // 2):
+                section, place = 0, pair
+                if several:
+                    in_all = pair % sum(s)
+                    section, begin = which(mode, in_all, s)
+                    place = in_all - begin if mode == 24 else pair
+                t = float(at[section * tokens + token]) * base ** (-2.0 * place / dims) / f[pair]
+                w = f32(x) * (1 - np.clip((pair - low) / max(high - low, 0.001), 0, 1))
+                angle = f32(scale) * t * (1 - w) + t * w if x else f32(scale) * t
+                a, b = (first + 2 * pair, first + 2 * pair + 1) if mode == 0 else (first + pair, first + pair + turned // 2)
+                p, q = values[:, token, :, a], values[:, token, :, b]
+                y[:, token, :, a] = p * m * np.cos(angle) - q * m * np.sin(angle)
+                y[:, token, :, b] = p * m * np.sin(angle) + q * m * np.cos(angle)
+                e[:, token, :, a] = e[:, token, :, b] = 8 * U * abs(m) * (np.abs(p) + np.abs(q))
+        near(ROPE, name, words(dims, mode, s, first, x, scale), operands, y, e)
+
+    def words(dims, mode, s=(0, 0, 0, 0), first=0, x=0.0, scale=1.0):
+        return [dims, mode, 2048, *map(f32_bits, (10000.0, scale, x, 1.0, 32.0, 1.0)), *s, first]
+
+    for mode, name, s, n in ((8, "sections", (8, 12, 12, 0), 64), (24, "vision", (16, 16, 0, 0), 64), (40, "interleaved", (12, 10, 10, 0), 64)):
+        for types in PAIRS[:5]:
+            case(f"{name} {short(*types)}", (n, 2, 3, 1), mode, s, types)
+        for other in ((3, 3, 3, 0), (4, 2, 1, 3), (0, 5, 2, 2), (21, 21, 21, 0), (1, 0, 0, 0)):
+            case(f"{name} {'-'.join(map(str, other))}", (n, 1, 2, 1), mode, other)
+        case(f"{name} 64-bit", (n, 2, 2, 1), mode, s, index=I64)
+        case(f"{name} factors", (n, 2, 2, 1), mode, s, factors=True)
+        case(f"{name} yarn", (n, 2, 2, 1), mode, s, x=1.0, scale=0.25)
+        case(f"{name} yarn and factors", (n, 2, 2, 2), mode, s, x=0.75, scale=0.5, factors=True)
+        for layout in ("permuted", "reversed"):
+            case(f"{name} {layout}", (n, 3, 2, 2), mode, s, layouts=("dense", layout))
+        case(f"{name} in place", (n, 2, 3, 1), mode, s, in_place=True)
+    for mode, s in ((0, (0,) * 4), (2, (0,) * 4), (8, (4, 2, 2, 0)), (40, (3, 3, 2, 0))):
+        case(f"mode {mode}, 16 from 8 on", (40, 2, 2, 1), mode, s, dims=16, first=8)
+        case(f"mode {mode}, 16 from 24 on in place", (40, 2, 2, 1), mode, s, dims=16, first=24, in_place=True)
+    src, at = tensor(draw((8, 2, 3, 1)), F32), tensor(np.arange(12), I32)
+    good = [view(F32, (8, 2, 3)), src, at]
+    refused(ROPE, "no sections", words(8, 8), good, BAD_PARAMETER)
+    refused(ROPE, "only the fourth section", words(8, 40, (0, 0, 0, 4)), good, BAD_PARAMETER)
+    refused(ROPE, "sections beyond the row", words(8, 8, (4, 4, 1, 0)), good, BAD_PARAMETER)
+    refused(ROPE, "sections that wrap", words(8, 8, (0xFFFFFFFF, 1, 4, 0)), good, BAD_PARAMETER)
+    refused(ROPE, "sections with one position", words(8, 2, (4, 0, 0, 0)), good[:2] + [tensor(np.arange(3), I32)], RESERVED_FIELD)
+    refused(ROPE, "vision of less than a row", words(2, 24, (1, 1, 0, 0)), good, BAD_PARAMETER)
+    refused(ROPE, "vision of more than a row", words(8, 24, (2, 2, 0, 0)), good, BAD_PARAMETER)
+    refused(ROPE, "vision from 2 on", words(4, 24, (2, 2, 0, 0), 2), good, BAD_PARAMETER)
+    refused(ROPE, "first is odd", words(4, 8, (2, 0, 0, 0), 1), good, BAD_PARAMETER)
+    refused(ROPE, "beyond the row's end", words(4, 8, (2, 0, 0, 0), 6), good, BAD_PARAMETER)
+    refused(ROPE, "first wraps", words(4, 8, (2, 0, 0, 0), 0xFFFFFFFE), good, BAD_PARAMETER)
+    refused(ROPE, "mode 9", words(8, 9, (2, 1, 1, 0)), good, BAD_PARAMETER)
+    refused(ROPE, "one position a token", words(8, 8, (2, 1, 1, 0)), good[:2] + [tensor(np.arange(3), I32)], BAD_SHAPE, 3)
+    refused(ROPE, "vision, factors too few", words(4, 24, (2, 2, 0, 0)), good + [tensor(np.ones(3), F32)], BAD_SHAPE, 4)
+    refused(ROPE, "word 14", words(8, 8, (2, 1, 1, 0)) + [1], good, RESERVED_FIELD)
+
+
 def sub():
     v.binary(SUB, np.subtract)
 
@@ -229,7 +379,7 @@ def div():
 
 FILES = [
     ("geglu", GEGLU, geglu), ("sum_rows", SUM_ROWS, sum_rows), ("argsort", ARGSORT, argsort), ("top_k", TOP_K, top_k), ("sub", SUB, sub),
-    ("div", DIV, div),
+    ("div", DIV, div), ("soft_max_sinks", SOFT_MAX, sinks), ("rope_sections", ROPE, sections),
 ]
 
 

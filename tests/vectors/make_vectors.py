@@ -578,7 +578,7 @@ def soft_max():
     refused(SOFT_MAX, "mask of 3 heads for 4", [f32_bits(1.0)], good + [tensor(draw((3, 4, 3, 1)), F32)], BAD_SHAPE, 3)
     refused(SOFT_MAX, "mask without heads", [f32_bits(1.0)], good + [view(F32, (3, 4, 0, 1))], BAD_SHAPE, 3)
     refused(SOFT_MAX, "integer mask", [f32_bits(1.0)], good + [tensor(np.zeros((1, 1, 4, 3), np.int64), I32)], BAD_TYPE, 3)
-    refused(SOFT_MAX, "four operands", [f32_bits(1.0)], good + [some_mask] * 2, BAD_ARGUMENTS)
+    refused(SOFT_MAX, "five operands", [f32_bits(1.0)], good + [some_mask] * 3, BAD_ARGUMENTS)
 
 
 def argmax():

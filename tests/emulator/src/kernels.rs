@@ -16,6 +16,7 @@ mod rope;
 mod rows;
 mod rules;
 mod simd;
+mod soft_max;
 mod tensor;
 
 pub use jalapeno_hw::kernels::{DType, KernelId};
@@ -149,7 +150,7 @@ pub unsafe fn launch(
         KernelId::SetRows => rows::set(operands, pace),
         KernelId::MulMat => matmul::run(operands, pool, pace),
         KernelId::RmsNorm => normal::rms_norm(params, operands, pace),
-        KernelId::SoftMax => normal::soft_max(params, operands, pace),
+        KernelId::SoftMax => soft_max::run(params, operands, pace),
         KernelId::Argmax => normal::argmax(operands, pace),
         KernelId::Rope => rope::run(params, operands, pace),
         KernelId::Add => elementwise::binary(operands, pace, |a, b| a + b),

@@ -94,6 +94,8 @@ kernels! {
     top_k, 58, 58;
     sub, 91, 91;
     div, 91, 91;
+    soft_max_sinks, 31, 31;
+    rope_sections, 74, 74;
     get_rows_blocks, 84, 100;
     mul_mat_blocks, 124, 132;
 }

@@ -10,7 +10,7 @@ fn words(kernel: KernelId) -> usize {
     match kernel {
         KernelId::RmsNorm | KernelId::Swiglu | KernelId::Geglu | KernelId::Argsort => 1,
         KernelId::SoftMax | KernelId::Scale => 2,
-        KernelId::Rope => 9,
+        KernelId::Rope => 14,
         _ => 0,
     }
 }
@@ -35,6 +35,11 @@ pub fn count(
         found: operands.len(),
         wanted: *wanted.start(),
     })
+}
+
+/// An operand that may be absent: left out, or without a row.
+pub fn present(operands: &[Operand], operand: usize) -> Option<Operand> {
+    operands.get(operand).copied().filter(|it| it.ne[0] > 0)
 }
 
 /// Wants a destination apart from its sources; `same` permits one that is the very same view.
