@@ -172,6 +172,21 @@ bool argmax(Node n) noexcept {
     return n->type == GGML_TYPE_I32 && real(n->src[0]) && n->src[0]->ne[0] <= INT32_MAX;
 }
 
+/* Longest row that is sorted. */
+constexpr std::int64_t SORTED_MOST = 1 << 24;
+
+bool sum_rows(Node n) noexcept { return real(n) && real(n->src[0]); }
+
+bool argsort(Node n) noexcept {
+    const std::int32_t order = n->op_params[0];
+    return n->type == GGML_TYPE_I32 && real(n->src[0]) && n->ne[0] <= SORTED_MOST &&
+           (order == GGML_SORT_ORDER_ASC || order == GGML_SORT_ORDER_DESC);
+}
+
+bool top_k(Node n) noexcept {
+    return n->type == GGML_TYPE_I32 && real(n->src[0]) && n->src[0]->ne[0] <= SORTED_MOST;
+}
+
 /* Places of ROPE's parameters in op_params. */
 enum { ROPE_DIMS = 1, ROPE_MODE = 2, ROPE_CONTEXT = 4, ROPE_BASE, ROPE_SCALE, ROPE_EXTRA, ROPE_MAGNITUDE, ROPE_FAST, ROPE_SLOW, ROPE_OFFSET = 15 };
 
@@ -193,9 +208,17 @@ bool rope(Node n) noexcept {
 
 bool unary(Node n) noexcept { return ggml_get_unary_op(n) == GGML_UNARY_OP_SILU && elements(n); }
 
+/* The kernel of a gated unit; 0: the card has none. */
+std::uint32_t gate_of(Node n) noexcept {
+    switch (n->op_params[0]) {
+    case GGML_GLU_OP_SWIGLU: return JALAPENO_HW_KERNEL_ID_SWIGLU;
+    case GGML_GLU_OP_GEGLU: return JALAPENO_HW_KERNEL_ID_GEGLU;
+    default: return 0;
+    }
+}
+
 bool gated(Node n) noexcept {
-    return ggml_get_glu_op(n) == GGML_GLU_OP_SWIGLU && real(n) && real(n->src[0]) &&
-           (n->src[1] == nullptr || real(n->src[1]));
+    return gate_of(n) != 0 && real(n) && real(n->src[0]) && (n->src[1] == nullptr || real(n->src[1]));
 }
 
 bool copy(Node n) noexcept {
@@ -216,7 +239,7 @@ bool write_2(Node n, std::uint32_t kernel, Launch &l) noexcept {
     return write_1(n, kernel, l) && l.operand(n->src[1]);
 }
 
-/* As write_1, with op_params 0 and on as the words of Parameters. */
+/* As write_1, with op_params 0 as word 0. */
 bool write_word(Node n, std::uint32_t kernel, Launch &l) noexcept {
     l.kernel(kernel).word(0, n->op_params[0]);
     return l.operand(n) && l.operand(n->src[0]);
@@ -248,8 +271,9 @@ bool write_unary(Node n, std::uint32_t, Launch &l) noexcept {
 }
 
 bool write_gated(Node n, std::uint32_t, Launch &l) noexcept {
-    if (n->op_params[0] != GGML_GLU_OP_SWIGLU) return false;
-    l.kernel(JALAPENO_HW_KERNEL_ID_SWIGLU).word(0, n->op_params[1]);
+    const std::uint32_t kernel = gate_of(n);
+    if (kernel == 0) return false;
+    l.kernel(kernel).word(0, n->op_params[1]);
     if (!l.operand(n) || !l.operand(n->src[0])) return false;
     if (n->src[1] != nullptr) return l.operand(n->src[1]);
     l.narrow(static_cast<std::uint32_t>(2 * n->ne[0])); /* ggml leaves the last of an odd row out */
@@ -282,6 +306,11 @@ constexpr Table all_rows() noexcept {
     table.of[GGML_OP_ROPE] = {rope, write_rope, JALAPENO_HW_KERNEL_ID_ROPE, 0b111, true};
     table.of[GGML_OP_ADD] = {binary, write_2, JALAPENO_HW_KERNEL_ID_ADD, 0b11, true};
     table.of[GGML_OP_MUL] = {binary, write_2, JALAPENO_HW_KERNEL_ID_MUL, 0b11, true};
+    table.of[GGML_OP_SUB] = {binary, write_2, JALAPENO_HW_KERNEL_ID_SUB, 0b11, true};
+    table.of[GGML_OP_DIV] = {binary, write_2, JALAPENO_HW_KERNEL_ID_DIV, 0b11, true};
+    table.of[GGML_OP_SUM_ROWS] = {sum_rows, write_1, JALAPENO_HW_KERNEL_ID_SUM_ROWS, 0b1, false};
+    table.of[GGML_OP_ARGSORT] = {argsort, write_word, JALAPENO_HW_KERNEL_ID_ARGSORT, 0b1, false};
+    table.of[GGML_OP_TOP_K] = {top_k, write_1, JALAPENO_HW_KERNEL_ID_TOP_K, 0b1, false};
     table.of[GGML_OP_SCALE] = {elements, write_scale, JALAPENO_HW_KERNEL_ID_SCALE, 0b1, true};
     table.of[GGML_OP_UNARY] = {unary, write_unary, JALAPENO_HW_KERNEL_ID_SILU, 0b1, true};
     table.of[GGML_OP_GLU] = {gated, write_gated, JALAPENO_HW_KERNEL_ID_SWIGLU, 0b11, true};
