@@ -149,7 +149,7 @@ typedef struct jal_device_info {
     char name[256];
     char product[40];
     char firmware[40];
-    char backend[16];          /* vfio-user, vfio-group or vfio-cdev */
+    char backend[16];          /* vfio-user, vfio-group, vfio-cdev, unsafe-noiommu */
 } jal_device_info;
 
 /* Who the device is; the generation is the one that the handle stands for. */

@@ -201,7 +201,7 @@ fn describe(function: &Function) -> Found {
             link_max: function.link_max(),
             holders: function.holders(),
         }),
-        problem: opening::survey(function).err(),
+        problem: opening::survey(function, backend().unwrap_or_default()).err(),
     }
 }
 

@@ -5,6 +5,7 @@
 mod cdev;
 mod group;
 mod iova;
+mod noiommu;
 pub mod opening;
 mod region;
 mod uapi;
@@ -25,7 +26,7 @@ pub const CONFIG_REGION: u32 = 7;
 /// What stands behind a transport.
 #[derive(Clone, Debug)]
 pub struct Description {
-    /// How the function is reached: `vfio-user`, `vfio-group` or `vfio-cdev`.
+    /// How the function is reached: `vfio-user`, `vfio-group`, `vfio-cdev` or `unsafe-noiommu`.
     pub backend: &'static str,
     /// Its name there: socket path or PCI address.
     pub name: String,

@@ -25,7 +25,7 @@ pub struct Info {
     platform: Option<String>,
     firmware: String,
     serial: u64,
-    /// vfio-user, vfio-group or vfio-cdev.
+    /// vfio-user, vfio-group, vfio-cdev or unsafe-noiommu.
     backend: String,
     /// Of the host interface.
     interface_version: String,

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -28,6 +28,13 @@ struct Type1 {
 
 /// Opens `function` through its group.
 pub(super) fn open(function: &Function, owns: bool) -> Result<Arc<dyn Transport>> {
+    let (device, [group, container]) = reach(function, vfio::VFIO_TYPE1v2_IOMMU)?;
+    let space = Type1 { group, container };
+    Ok(Arc::new(Vfio::over(function.clone(), device, space, owns)?))
+}
+
+/// The function's file, its group and a container with an IOMMU of that kind.
+pub(super) fn reach(function: &Function, kind: u32) -> Result<(OwnedFd, [File; 2])> {
     let said = |tried| move |source| refused(tried, function, source);
     let path = function.group_node().ok_or_else(|| no_iommu(function))?;
     let group = node(function, &path)?;
@@ -40,8 +47,7 @@ pub(super) fn open(function: &Function, owns: bool) -> Result<Arc<dyn Transport>
             needed: API_VERSION.to_string(),
         });
     }
-    let type1 = vfio::VFIO_TYPE1v2_IOMMU;
-    if !uapi::has_iommu(container.as_fd(), type1).map_err(said("ask for type1v2 for"))? {
+    if !uapi::has_iommu(container.as_fd(), kind).map_err(said("ask for the IOMMU's kind for"))? {
         return Err(Error::Unsupported {
             what: format!(
                 "opening {} by its group: the kernel has no type1v2 IOMMU: modprobe vfio_iommu_type1",
@@ -55,14 +61,13 @@ pub(super) fn open(function: &Function, owns: bool) -> Result<Arc<dyn Transport>
     }
     uapi::set_container(group.as_fd(), container.as_fd())
         .map_err(|source| refused_node(function, &path, source))?;
-    uapi::set_iommu(container.as_fd(), type1).map_err(|source| no_remapping(function, source))?;
+    uapi::set_iommu(container.as_fd(), kind).map_err(|source| no_remapping(function, source))?;
     let address = CString::new(function.address.as_str()).map_err(|_| Error::Invalid {
         what: "a PCI address with a zero byte in it".into(),
     })?;
     let device = uapi::group_device(group.as_fd(), &address)
         .map_err(|source| refused_node(function, &path, source))?;
-    let space = Type1 { group, container };
-    Ok(Arc::new(Vfio::over(function.clone(), device, space, owns)?))
+    Ok((device, [group, container]))
 }
 
 /// Names who is in the way.

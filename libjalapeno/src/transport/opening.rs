@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Transport, cdev, group};
+use super::{Transport, cdev, group, noiommu};
 use crate::error::{Code, Error, Result};
 use crate::pci::Function;
 
@@ -22,6 +22,9 @@ pub enum Backend {
     Group,
     /// By its device node (iommufd).
     Cdev,
+    /// Without an IOMMU, for observers alone: where nothing confines a device it gets no memory,
+    /// no interrupts and no bus mastering. The kernel wants `vfio.enable_unsafe_noiommu_mode`.
+    UnsafeNoIommu,
 }
 
 impl std::str::FromStr for Backend {
@@ -31,8 +34,9 @@ impl std::str::FromStr for Backend {
             "" | "auto" => Ok(Self::Auto),
             "group" => Ok(Self::Group),
             "cdev" => Ok(Self::Cdev),
+            "unsafe-noiommu" => Ok(Self::UnsafeNoIommu),
             _ => Err(Error::Invalid {
-                what: format!("JALAPENO_BACKEND is {text:?}: auto, group or cdev"),
+                what: format!("JALAPENO_BACKEND is {text:?}: auto, group, cdev or unsafe-noiommu"),
             }),
         }
     }
@@ -51,12 +55,13 @@ const RECOVERY_TIME: Duration = Duration::from_secs(3);
 /// group that is not viable, another driver; each in words), `Io` (after 3 s, where the kernel
 /// itself resets it all the time).
 pub fn open(function: &Function, backend: Backend, owns: bool) -> Result<Arc<dyn Transport>> {
-    survey(function)?;
+    survey(function, backend)?;
     let begin = Instant::now();
     loop {
         let opened = match backend {
             Backend::Group => group::open(function, owns),
             Backend::Cdev => cdev::open(function, owns),
+            Backend::UnsafeNoIommu => noiommu::open(function, owns),
             Backend::Auto if cdev::is_possible(function) => cdev::open(function, owns),
             Backend::Auto => group::open(function, owns),
         };
@@ -81,7 +86,7 @@ pub fn open(function: &Function, backend: Backend, owns: bool) -> Result<Arc<dyn
 }
 
 /// What sysfs says before anything is opened.
-pub(crate) fn survey(function: &Function) -> Result<()> {
+pub(crate) fn survey(function: &Function, backend: Backend) -> Result<()> {
     let address = &function.address;
     if !function.is_there() {
         return Err(Error::NotFound {
@@ -90,11 +95,12 @@ pub(crate) fn survey(function: &Function) -> Result<()> {
         });
     }
     if function.is_given_to_vfio() {
-        if function.is_without_iommu() {
+        if function.is_without_iommu() && backend != Backend::UnsafeNoIommu {
             return Err(Error::Unsupported {
                 what: format!(
                     "opening {address}: it is in VFIO's mode without an IOMMU, where the device \
-                     could reach all of memory: turn the IOMMU on"
+                     could reach all of memory: turn the IOMMU on, or watch the card by \
+                     JALAPENO_BACKEND=unsafe-noiommu"
                 ),
             });
         }
@@ -215,6 +221,20 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_nothing_confines_is_watched_by_name_and_never_used() {
+        let machine = Machine::new();
+        let confined = machine.function("0000:02:00.0", OURS, Some(7), Some("vfio-pci"));
+        assert!(why(&confined, Backend::UnsafeNoIommu).contains("an IOMMU confines it"));
+        let free = machine.function("0000:05:00.0", OURS, Some(5), Some("vfio-pci"));
+        machine.write("sys/kernel/iommu_groups/5/name", "vfio-noiommu\n");
+        let text = why(&free, Backend::UnsafeNoIommu);
+        assert!(text.contains("watched and not used"), "{text}");
+        let watched = open(&free, Backend::UnsafeNoIommu, false).unwrap_err();
+        let text = watched.to_string();
+        assert!(text.contains("dev/vfio/noiommu-5 is not there"), "{text}");
+    }
+
+    #[test]
     fn a_node_that_is_missing_or_no_vfio_is_an_error_in_words() {
         let machine = Machine::new();
         let card = machine.function("0000:02:00.0", OURS, Some(7), Some("vfio-pci"));
@@ -264,12 +284,16 @@ mod tests {
     fn backends_have_names() {
         assert_eq!("cdev".parse::<Backend>().unwrap(), Backend::Cdev);
         assert_eq!("".parse::<Backend>().unwrap(), Backend::Auto);
+        assert_eq!(
+            "unsafe-noiommu".parse::<Backend>().unwrap(),
+            Backend::UnsafeNoIommu
+        );
         assert!(
             "noiommu"
                 .parse::<Backend>()
                 .unwrap_err()
                 .to_string()
-                .contains("auto, group or cdev")
+                .contains("auto, group, cdev or unsafe-noiommu")
         );
     }
 }

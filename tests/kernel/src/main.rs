@@ -16,10 +16,9 @@ mod udev;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -142,7 +141,7 @@ fn main() -> ExitCode {
         .collect();
     if wanted.iter().any(|word| word == "--help") {
         println!(
-            "usage: test-kernel [LEG...] [--only BOOT]\nlegs: all, {} (debug only when named: its kernel takes minutes to build)\nboots: {}",
+            "usage: test-kernel [LEG...] [--only BOOT]\nlegs: {}; all where none is named\nboots: {}",
             LEGS.map(|leg| leg.name).join(", "),
             boots
                 .iter()
@@ -152,10 +151,7 @@ fn main() -> ExitCode {
         );
         return ExitCode::SUCCESS;
     }
-    let meant = |leg: &&Leg| {
-        (wanted.is_empty() && leg.family != "debug")
-            || wanted.iter().any(|name| leg.is_meant_by(name))
-    };
+    let meant = |leg: &&Leg| wanted.is_empty() || wanted.iter().any(|name| leg.is_meant_by(name));
     let legs: Vec<&Leg> = LEGS.iter().filter(meant).collect();
     if let Some(unknown) = wanted
         .iter()
@@ -179,50 +175,58 @@ fn machines() -> usize {
     thread::available_parallelism().map_or(1, |cores| cores.get().min(4))
 }
 
-/// Runs every boot of every leg, a few at a time, and tells of each when it is over.
+/// Runs every boot of every leg, a few at a time, and tells of each when it is over. What a later
+/// leg needs is fetched and built meanwhile.
 fn run_legs(legs: &[&Leg], boots: &[&Boot]) -> Count {
     let begun = Instant::now();
-    let mut count = Count::default();
-    let mut jobs = Vec::new();
-    for leg in legs {
-        match leg.prepare().and_then(|()| leg::cache()) {
-            Ok(cache) => jobs.extend(boots.iter().map(|boot| (*leg, *boot, cache.clone()))),
-            Err(why) => {
-                let (outcome, why) = match why {
-                    Unprepared::Skipped(why) => (Outcome::Skipped, why),
-                    Unprepared::Failed(why) => (Outcome::Failed, why),
-                };
-                let cases = alone("leg", outcome, why);
-                count.add(&cases);
-                tell(leg.name, &cases);
-            }
-        }
-    }
-    let next = AtomicUsize::new(0);
-    let tallies = Mutex::new((count, BTreeMap::<&str, u64>::new()));
+    let tallies = Mutex::new((Count::default(), BTreeMap::<&str, u64>::new()));
+    let book = |leg: &'static str, place: &str, cases: &[Case], openings: u64| {
+        let mut tallies = tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, opened) = &mut *tallies;
+        count.add(cases);
+        *opened.entry(leg).or_default() += openings;
+        tell(place, cases);
+    };
+    let (prepared, jobs) = mpsc::channel();
+    let jobs = Mutex::new(jobs);
+    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
     thread::scope(|scope| {
         for _ in 0..machines() {
             scope.spawn(|| {
-                while let Some((leg, boot, cache)) = jobs.get(next.fetch_add(1, Ordering::Relaxed))
-                {
+                while let Ok((leg, boot, cache)) = next() {
+                    let (leg, boot): (&Leg, &Boot) = (leg, boot);
+                    let cache: PathBuf = cache;
                     let started = Instant::now();
-                    let (cases, openings) = run_boot(leg, boot, cache)
+                    let (cases, openings) = run_boot(leg, boot, &cache)
                         .unwrap_or_else(|why| (alone("boot", Outcome::Failed, why.to_string()), 0));
-                    let mut tallies = tallies.lock().unwrap_or_else(PoisonError::into_inner);
-                    let (count, opened) = &mut *tallies;
-                    count.add(&cases);
-                    *opened.entry(leg.name).or_default() += openings;
                     let name = format!("{}/{}", leg.name, boot.name);
-                    tell(&name, &cases);
+                    book(leg.name, &name, &cases, openings);
                     let took = started.elapsed().as_secs_f64();
                     println!("     {name} took {took:.1} s, {openings} openings");
                 }
             });
         }
+        for leg in legs {
+            match leg.prepare().and_then(|()| leg::cache()) {
+                Ok(cache) => {
+                    for boot in boots {
+                        // A worker that panicked takes no more; the scope tells of it.
+                        let _ = prepared.send((*leg, *boot, cache.clone()));
+                    }
+                }
+                Err(Unprepared::Skipped(why)) => {
+                    book(leg.name, leg.name, &alone("leg", Outcome::Skipped, why), 0);
+                }
+                Err(Unprepared::Failed(why)) => {
+                    book(leg.name, leg.name, &alone("leg", Outcome::Failed, why), 0);
+                }
+            }
+        }
+        drop(prepared);
     });
     println!("     all took {:.1} s", begun.elapsed().as_secs_f64());
     let (mut count, opened) = tallies.into_inner().unwrap_or_else(PoisonError::into_inner);
-    for (leg, openings) in opened {
+    for (leg, openings) in opened.into_iter().filter(|(_, openings)| *openings > 0) {
         let outcome = match openings <= OPENINGS {
             true => Outcome::Passed,
             false => Outcome::Failed,
