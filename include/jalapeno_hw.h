@@ -582,7 +582,7 @@ enum jalapeno_hw_kernel_id {
     JALAPENO_HW_KERNEL_ID_SUM_ROWS = 0x12,
     /* Quotient, broadcast. */
     JALAPENO_HW_KERNEL_ID_DIV = 0x13,
-    /* RESERVED. Attention as one kernel. */
+    /* Attention as one kernel. */
     JALAPENO_HW_KERNEL_ID_ATTENTION = 0x14,
     /* Difference, broadcast. */
     JALAPENO_HW_KERNEL_ID_SUB = 0x15,

@@ -44,7 +44,7 @@ codes! {
         /// Quotient, broadcast.
         Div "DIV" = 19,
         /// Attention as one kernel.
-        Attention "ATTENTION" = 20 reserved,
+        Attention "ATTENTION" = 20,
         /// Difference, broadcast.
         Sub "SUB" = 21,
         /// Sum over cards.

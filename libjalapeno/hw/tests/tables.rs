@@ -308,6 +308,7 @@ fn codes_that_are_built_have_the_numbers_of_the_document() {
             (17, "TOP_K"),
             (18, "SUM_ROWS"),
             (19, "DIV"),
+            (20, "ATTENTION"),
             (21, "SUB"),
         ],
     );

@@ -4,13 +4,16 @@
 //! loads and stores of rows into private buffers only; no reference to them exists. Everything
 //! that can be refused is refused before the first store.
 
+mod attention;
 mod blocks;
 mod copy;
 mod elementwise;
 mod matmul;
 mod normal;
+mod online;
 mod order;
 mod pace;
+mod pages;
 mod quantised;
 mod rope;
 mod rows;
@@ -74,6 +77,8 @@ pub enum KernelError {
     },
     /// A row index is outside its table.
     Index {
+        /// Which operand holds it.
+        operand: usize,
         /// The index.
         index: i64,
         /// Rows there are.
@@ -164,6 +169,7 @@ pub unsafe fn launch(
         KernelId::SumRows => normal::sum_rows(operands, pace),
         KernelId::Argsort => order::argsort(params, operands, pace),
         KernelId::TopK => order::top_k(operands, pace),
+        KernelId::Attention => attention::run(params, operands, pool, pace),
         KernelId::Copy => copy::run(operands, pace),
         _ => Err(KernelError::Unknown),
     }

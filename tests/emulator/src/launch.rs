@@ -155,9 +155,16 @@ fn trouble(error: KernelError, tensors: &[Tensor], parameters: &Parameters) -> T
                 operand,
             )
         }
-        KernelError::Index { index, rows } => {
+        KernelError::Index {
+            operand,
+            index,
+            rows,
+        } => {
             let code = FaultCode::IndexRange;
-            of_operand(Trouble::detail(code, index.cast_unsigned(), rows.into()), 2)
+            of_operand(
+                Trouble::detail(code, index.cast_unsigned(), rows.into()),
+                operand,
+            )
         }
         KernelError::Overlap { operand } => of_operand(Trouble::new(FaultCode::Overlap), operand),
         KernelError::Parameter { word } => {

@@ -96,6 +96,7 @@ kernels! {
     div, 91, 91;
     soft_max_sinks, 31, 31;
     rope_sections, 74, 74;
+    attention, 211, 211;
     get_rows_blocks, 84, 100;
     mul_mat_blocks, 124, 132;
 }
@@ -119,8 +120,20 @@ fn notices(case: &Case) -> bool {
 fn a_value_beyond_its_tolerance_is_noticed_in_every_kernel() {
     let mut noticed = 0;
     for file in [
-        "mul_mat", "rms_norm", "rope", "soft_max", "add", "mul", "scale", "silu", "swiglu",
-        "geglu", "sum_rows", "sub", "div",
+        "mul_mat",
+        "rms_norm",
+        "rope",
+        "soft_max",
+        "add",
+        "mul",
+        "scale",
+        "silu",
+        "swiglu",
+        "geglu",
+        "sum_rows",
+        "sub",
+        "div",
+        "attention",
     ] {
         for mut case in case::read(&format!("{file}.vec")) {
             let dtype = case.operands[0].dtype;

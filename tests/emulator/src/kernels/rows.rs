@@ -23,7 +23,13 @@ fn indices(operand: &Operand, rows: u32, pace: &Pace<'_>) -> Result<Vec<u32>, Ke
             let index = operand.index(operand.row(at), element);
             match u32::try_from(index) {
                 Ok(row) if row < rows => all.push(row),
-                _ => return Err(KernelError::Index { index, rows }),
+                _ => {
+                    return Err(KernelError::Index {
+                        operand: 2,
+                        index,
+                        rows,
+                    });
+                }
             }
         }
     }

@@ -70,7 +70,7 @@ fn answer(error: KernelError) -> (u32, u32) {
         KernelError::Type { operand } => (0x0107, plus_one(operand)),
         KernelError::Shape { operand, .. } => (0x0108, plus_one(operand)),
         KernelError::Stride { operand, .. } => (0x0109, plus_one(operand)),
-        KernelError::Index { .. } => (0x010A, 3),
+        KernelError::Index { operand, .. } => (0x010A, plus_one(operand)),
         KernelError::Overlap { operand } => (0x010B, plus_one(operand)),
         KernelError::Parameter { .. } => (0x0103, 0),
         KernelError::Reserved { .. } => (0x0102, 0),
