@@ -163,8 +163,9 @@ bool rms_norm(Node n) noexcept {
 
 bool soft_max(Node n) noexcept {
     const float scale = real_parameter(n, 0), bias = real_parameter(n, 1);
-    if (!elements(n) || n->src[2] != nullptr) return false;
-    if (n->src[1] != nullptr && !real(n->src[1])) return false;
+    const Node mask = n->src[1], sinks = n->src[2];
+    if (!elements(n) || (mask != nullptr && (!real(mask) || empty(mask)))) return false;
+    if (sinks != nullptr && (!real(sinks) || sinks->ne[0] != n->ne[2] || ggml_nrows(sinks) != 1)) return false;
     return std::isfinite(scale) && std::isfinite(bias) && bias >= 0;
 }
 
@@ -188,22 +189,69 @@ bool top_k(Node n) noexcept {
 }
 
 /* Places of ROPE's parameters in op_params. */
-enum { ROPE_DIMS = 1, ROPE_MODE = 2, ROPE_CONTEXT = 4, ROPE_BASE, ROPE_SCALE, ROPE_EXTRA, ROPE_MAGNITUDE, ROPE_FAST, ROPE_SLOW, ROPE_OFFSET = 15 };
+enum {
+    ROPE_DIMS = 1,
+    ROPE_MODE = 2,
+    ROPE_CONTEXT = 4,
+    ROPE_BASE,
+    ROPE_SCALE,
+    ROPE_EXTRA,
+    ROPE_MAGNITUDE,
+    ROPE_FAST,
+    ROPE_SLOW,
+    ROPE_SECTIONS,
+    ROPE_OFFSET = 15
+};
 
-bool rope(Node n) noexcept {
-    const std::int32_t dims = n->op_params[ROPE_DIMS], mode = n->op_params[ROPE_MODE];
-    if (!elements(n) || !index(n->src[1])) return false;
-    if (mode != GGML_ROPE_TYPE_NORMAL && mode != GGML_ROPE_TYPE_NEOX) return false;
-    if (n->op_params[ROPE_OFFSET] != 0 || n->src[1]->ne[0] != n->ne[2]) return false;
-    if (dims < 2 || dims % 2 != 0 || dims > 65536 || dims > n->ne[0]) return false;
-    if (n->src[2] != nullptr && (!real(n->src[2]) || n->src[2]->ne[0] < dims / 2)) return false;
+bool by_sections(Node n) noexcept { return (n->op_params[ROPE_MODE] & GGML_ROPE_TYPE_MROPE) != 0; }
+
+bool rope_mode(Node n) noexcept {
+    switch (n->op_params[ROPE_MODE]) {
+    case GGML_ROPE_TYPE_NORMAL:
+    case GGML_ROPE_TYPE_NEOX:
+    case GGML_ROPE_TYPE_MROPE:
+    case GGML_ROPE_TYPE_VISION:
+    case GGML_ROPE_TYPE_IMROPE: return true;
+    default: return false;
+    }
+}
+
+/* Sections: none below 0, one of the first three above, all within a row. For vision ggml begins a
+ * section's frequencies anew only where no empty one stands before it. */
+bool rope_sections(Node n) noexcept {
+    const std::int32_t *s = n->op_params + ROPE_SECTIONS;
+    std::int64_t sum = 0;
+    for (int i = 0; i < 4; i++) {
+        if (s[i] < 0) return false;
+        if (n->op_params[ROPE_MODE] == GGML_ROPE_TYPE_VISION && i > 0 && s[i] > 0 && s[i - 1] == 0) return false;
+        sum += s[i];
+    }
+    return s[0] + s[1] + s[2] > 0 && sum <= n->ne[0];
+}
+
+bool rope_numbers(Node n) noexcept {
     for (int i = ROPE_BASE; i <= ROPE_SLOW; i++)
         if (!std::isfinite(real_parameter(n, i))) return false;
     if (real_parameter(n, ROPE_BASE) <= 0) return false;
     if (real_parameter(n, ROPE_EXTRA) == 0) return true;
+    const float slower = std::min(real_parameter(n, ROPE_FAST), real_parameter(n, ROPE_SLOW));
+    if (n->op_params[ROPE_CONTEXT] == 0) return real_parameter(n, ROPE_BASE) > 1 && slower >= 1 && real_parameter(n, ROPE_SCALE) > 0;
     return n->op_params[ROPE_CONTEXT] > 0 && real_parameter(n, ROPE_BASE) != 1 &&
-           real_parameter(n, ROPE_SCALE) > 0 && real_parameter(n, ROPE_FAST) > 0 &&
-           real_parameter(n, ROPE_SLOW) > 0;
+           real_parameter(n, ROPE_SCALE) > 0 && slower > 0;
+}
+
+bool rope(Node n) noexcept {
+    const std::int64_t dims = n->op_params[ROPE_DIMS], offset = n->op_params[ROPE_OFFSET];
+    const bool vision = n->op_params[ROPE_MODE] == GGML_ROPE_TYPE_VISION;
+    const std::int64_t turned = vision ? 2 * dims : dims;
+    if (!elements(n) || !index(n->src[1]) || !rope_mode(n)) return false;
+    if (n->src[1]->ne[0] != (by_sections(n) ? 4 : 1) * n->ne[2] || ggml_nrows(n->src[1]) != 1) return false;
+    if (dims < 2 || dims % 2 != 0 || dims > 65536 || offset < 0 || offset % 2 != 0) return false;
+    if (vision ? turned != n->ne[0] || offset != 0 : offset + turned > n->ne[0]) return false;
+    if (by_sections(n) && !rope_sections(n)) return false;
+    const Node factors = n->src[2];
+    if (factors != nullptr && (!real(factors) || factors->ne[0] < turned / 2 || ggml_nrows(factors) != 1)) return false;
+    return rope_numbers(n);
 }
 
 bool unary(Node n) noexcept { return ggml_get_unary_op(n) == GGML_UNARY_OP_SILU && elements(n); }
@@ -252,18 +300,25 @@ bool write_scale(Node n, std::uint32_t kernel, Launch &l) noexcept {
 }
 
 bool write_soft_max(Node n, std::uint32_t kernel, Launch &l) noexcept {
+    const Node mask = n->src[1], sinks = n->src[2];
     l.kernel(kernel).word(0, n->op_params[0]);
-    if (n->src[1] != nullptr) l.word(1, n->op_params[1]);
-    return n->src[2] == nullptr && l.operand(n) && l.operand(n->src[0]) &&
-           (n->src[1] == nullptr || l.operand(n->src[1]));
+    if (mask != nullptr) l.word(1, n->op_params[1]);
+    if (!l.operand(n) || !l.operand(n->src[0])) return false;
+    if (mask != nullptr ? !l.operand(mask) : sinks != nullptr && !l.absent()) return false;
+    return sinks == nullptr || l.operand(sinks);
 }
 
 bool write_rope(Node n, std::uint32_t kernel, Launch &l) noexcept {
     l.kernel(kernel).word(0, n->op_params[ROPE_DIMS]);
     l.word(1, n->op_params[ROPE_MODE]);
     for (int i = ROPE_CONTEXT; i <= ROPE_SLOW; i++) l.word(static_cast<unsigned>(i) - 2, n->op_params[i]);
-    return n->op_params[ROPE_OFFSET] == 0 && l.operand(n) && l.operand(n->src[0]) &&
-           l.operand(n->src[1]) && (n->src[2] == nullptr || l.operand(n->src[2]));
+    /* Of no context at all and of one position YaRN makes the same: every correction is below 0. */
+    if (n->op_params[ROPE_CONTEXT] == 0 && real_parameter(n, ROPE_EXTRA) != 0) l.word(2, 1);
+    if (by_sections(n))
+        for (unsigned i = 0; i < 4; i++) l.word(9 + i, n->op_params[ROPE_SECTIONS + i]);
+    l.word(13, n->op_params[ROPE_OFFSET]);
+    return l.operand(n) && l.operand(n->src[0]) && l.operand(n->src[1]) &&
+           (n->src[2] == nullptr || l.operand(n->src[2]));
 }
 
 bool write_unary(Node n, std::uint32_t, Launch &l) noexcept {

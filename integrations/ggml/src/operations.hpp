@@ -28,6 +28,12 @@ public:
     }
     /* Appends a tensor. False: it is not in a buffer of this card, or reaches beyond it. */
     bool operand(const ggml_tensor *tensor) noexcept;
+    /* Appends an operand that is left out, where another follows it. */
+    bool absent() noexcept {
+        std::memset(block_ + 64 * (1 + operands_), 0, sizeof(jalapeno_hw_tensor));
+        operands_++;
+        return true;
+    }
     /* Of the operand appended last only the first elements of each row, at most as many as it has. */
     void narrow(std::uint32_t elements) noexcept {
         std::memcpy(block_ + 64 * operands_ + offsetof(jalapeno_hw_tensor, ne), &elements, sizeof elements);
