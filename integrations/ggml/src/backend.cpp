@@ -15,10 +15,6 @@ namespace jal_ggml {
 
 namespace {
 
-/* Longest that one submission may take: an emulated card is slow, a dead one is found out sooner. */
-constexpr std::int64_t GRAPH_TIME = INT64_C(600'000'000'000);
-/* Longest that the cancelling of a queue may take. */
-constexpr std::int64_t CANCEL_TIME = INT64_C(10'000'000'000);
 /* Bytes of the longest argument block. */
 constexpr std::uint64_t BLOCK_MOST = 64 * (1 + JALAPENO_HW_OPERANDS_MAX);
 
@@ -49,39 +45,33 @@ std::uint64_t number_of(ggml_cgraph *graph) noexcept {
 
 /* ---- Failures --------------------------------------------------------------------------------- */
 
+/* What stands in the cookie of a staged write; a node's packet has the node's number. */
+constexpr std::uint64_t NO_NODE = 0;
+
 /* Says what became of a submission that failed, and makes the queue take packets again. */
 ggml_status settle(Card &card, jal_status status, ggml_tensor *const *nodes) noexcept {
     say_failure("compute a graph", status);
     jalapeno_hw_fault_record fault{};
-    if (jal_queue_fault(card.queue, &fault) == JAL_OK && nodes != nullptr) {
-        const ggml_tensor *node = nodes[fault.cookie];
-        say(GGML_LOG_LEVEL_ERROR, "it was node %" PRIu64 ", %s \"%s\"", static_cast<std::uint64_t>(fault.cookie),
+    if (jal_queue_fault(card.queue, &fault) == JAL_OK && fault.cookie != NO_NODE && nodes != nullptr) {
+        const ggml_tensor *node = nodes[fault.cookie - 1];
+        say(GGML_LOG_LEVEL_ERROR, "it was node %" PRIu64 ", %s \"%s\"", static_cast<std::uint64_t>(fault.cookie - 1),
             ggml_op_desc(node), node->name);
     }
-    if (status == JAL_ERROR_TIMEOUT) {
-        const jal_status cancelled = jal_queue_cancel(card.queue, CANCEL_TIME);
-        if (cancelled != JAL_OK) say_failure("cancel a graph", cancelled);
-        return GGML_STATUS_FAILED;
-    }
-    const jal_status resumed = jal_queue_resume(card.queue);
-    if (resumed != JAL_OK) say_failure("use the card again", resumed);
+    card.settle(status);
     return GGML_STATUS_FAILED;
 }
 
 /* ---- A graph that is new ---------------------------------------------------------------------- */
 
-/* A batch that is being filled: packets, and their argument blocks in pinned memory. */
+/* A batch that is being filled: packets behind the staged ones, and their blocks in pinned memory. */
 struct Batch {
+    std::uint32_t first = 0; /* of card.packets */
     std::uint32_t packets = 0;
     std::uint64_t used = 0; /* bytes of the arena */
 };
 
-ggml_status send(Card &card, Batch &batch, ggml_tensor *const *nodes) noexcept {
-    std::uint64_t sequence = 0;
-    jal_status status =
-        jal_submit(card.queue, card.packets.data(), batch.packets, sizeof(jalapeno_hw_packet), &sequence);
-    if (status == JAL_OK) status = jal_wait(card.queue, sequence, GRAPH_TIME);
-    batch = Batch{};
+ggml_status send(Card &card, const Batch &batch, ggml_tensor *const *nodes) noexcept {
+    const jal_status status = card.send(batch.packets);
     return status == JAL_OK ? GGML_STATUS_SUCCESS : settle(card, status, nodes);
 }
 
@@ -92,9 +82,9 @@ bool append(Card &card, Batch &batch, const ggml_tensor *node, int number) noexc
             number, ggml_op_desc(node), node->name);
         return false;
     }
-    jalapeno_hw_packet &packet = card.packets[batch.packets++];
+    jalapeno_hw_packet &packet = card.packets[batch.first + batch.packets++];
     packet = jal_packet_launch(launch.id(), card.arena_address + batch.used, launch.operands());
-    packet.cookie = static_cast<std::uint64_t>(number);
+    packet.cookie = static_cast<std::uint64_t>(number) + 1;
     batch.used += launch.bytes();
     return true;
 }
@@ -102,12 +92,14 @@ bool append(Card &card, Batch &batch, const ggml_tensor *node, int number) noexc
 /* Computes, and leaves the last batch's packets and blocks in place. `batches` counts them. */
 ggml_status compute_new(Card &card, ggml_tensor *const *nodes, int count, Batch &last, int &batches) noexcept {
     Batch batch;
+    batch.first = card.staged;
     for (int i = 0; i < count; i++) {
         if (nothing_to_run(nodes[i])) continue;
-        if (batch.packets == card.depth || batch.used + BLOCK_MOST > ARENA_BYTES) {
+        if (batch.first + batch.packets == card.depth || batch.used + BLOCK_MOST > ARENA_BYTES) {
             batches++;
             const ggml_status status = send(card, batch, nodes);
             if (status != GGML_STATUS_SUCCESS) return status;
+            batch = Batch{};
         }
         if (!append(card, batch, nodes[i], i)) return GGML_STATUS_FAILED;
     }
@@ -121,7 +113,7 @@ ggml_status compute_new(Card &card, ggml_tensor *const *nodes, int count, Batch 
 /* Records the packets that were just sent. */
 jal_status record(Card &card, const Batch &batch, jal_graph graph) noexcept {
     for (std::uint32_t i = 0; i < batch.packets; i++) {
-        const jalapeno_hw_packet &packet = card.packets[i];
+        const jalapeno_hw_packet &packet = card.packets[batch.first + i];
         const unsigned char *block = card.arena_host + (packet.body[0] - card.arena_address);
         jalapeno_hw_parameters parameters;
         jalapeno_hw_tensor tensors[JALAPENO_HW_OPERANDS_MAX];
@@ -168,15 +160,14 @@ Recorded *find(Card &card, std::uint64_t uid, ggml_tensor *const *nodes, int cou
     return nullptr;
 }
 
-/* Runs a recorded graph. NOT_FOUND-like: false, a buffer that it names went away. */
+/* Runs a recorded graph, staged writes before it. False: a buffer that it names went away. */
 bool replay(Card &card, Recorded &kept, ggml_status &result) noexcept {
-    std::uint64_t sequence = 0;
-    jal_status status = jal_graph_replay(kept.graph, card.queue, nullptr, 0, &sequence);
+    jal_status status = jal_graph_get_packet(kept.graph, nullptr, 0, &card.packets[card.staged]);
     if (status == JAL_ERROR_HANDLE) {
         forget(kept);
         return false;
     }
-    if (status == JAL_OK) status = jal_wait(card.queue, sequence, GRAPH_TIME);
+    if (status == JAL_OK) status = card.send(1);
     result = status == JAL_OK ? GGML_STATUS_SUCCESS : settle(card, status, nullptr);
     return true;
 }

@@ -15,8 +15,6 @@ namespace jal_ggml {
 namespace {
 
 constexpr std::size_t ALIGNMENT = 128;
-/* Longest that the fill of a buffer may take. */
-constexpr std::int64_t FILL_TIME = INT64_C(60'000'000'000);
 
 Memory &memory_of(ggml_backend_buffer_t buffer) noexcept {
     return *static_cast<Memory *>(buffer->context);
@@ -38,32 +36,37 @@ void failed(Memory &memory, const char *what, jal_status status) noexcept {
     memory.card->failed.store(true);
 }
 
-/* Runs one packet on the card's queue. */
-jal_status run(Card &card, const jalapeno_hw_packet &packet) noexcept {
-    std::lock_guard<std::mutex> turn(card.computing);
-    std::uint64_t sequence = 0;
-    jal_status status = jal_submit_one(card.queue, &packet, &sequence);
-    if (status == JAL_OK) status = jal_wait(card.queue, sequence, FILL_TIME);
-    if (status == JAL_ERROR_TIMEOUT) jal_queue_cancel(card.queue, FILL_TIME);
-    if (status != JAL_OK) jal_queue_resume(card.queue);
-    return status;
+/* Does the writes that wait for the next graph. False: one failed, and the log says so. */
+bool flushed(Memory &memory) noexcept {
+    const jal_status status = memory.card->flush();
+    if (status != JAL_OK) failed(memory, "write tensors", status);
+    return status == JAL_OK;
+}
+
+/* Whether bytes lie in a buffer; if not, the log says so and the next graph fails. */
+bool inside(Memory &memory, std::uint64_t offset, std::uint64_t bytes) noexcept {
+    if (bytes <= memory.bytes && offset <= memory.bytes - bytes) return true;
+    say(GGML_LOG_LEVEL_ERROR, "bytes %llu to %llu of a buffer of %llu", static_cast<unsigned long long>(offset),
+        static_cast<unsigned long long>(offset + bytes), static_cast<unsigned long long>(memory.bytes));
+    memory.card->failed.store(true);
+    return false;
 }
 
 void fill(Memory &memory, std::uint64_t offset, std::uint8_t value, std::uint64_t bytes) noexcept {
-    if (bytes > memory.bytes || offset > memory.bytes - bytes) {
-        say(GGML_LOG_LEVEL_ERROR, "fill: bytes %llu to %llu of a buffer of %llu",
-            static_cast<unsigned long long>(offset), static_cast<unsigned long long>(offset + bytes),
-            static_cast<unsigned long long>(memory.bytes));
-        memory.card->failed.store(true);
-        return;
-    }
+    if (!inside(memory, offset, bytes)) return;
+    Card &card = *memory.card;
+    std::lock_guard<std::mutex> turn(card.computing);
     const std::uint64_t pattern = value * UINT64_C(0x0101010101010101);
-    const jal_status status = run(*memory.card, jal_packet_fill(memory.address + offset, bytes, pattern));
+    const jal_status status = card.run(jal_packet_fill(memory.address + offset, bytes, pattern));
     if (status != JAL_OK) failed(memory, "fill device memory", status);
 }
 
 void buffer_free(ggml_backend_buffer_t buffer) {
     Memory &memory = memory_of(buffer);
+    {
+        std::lock_guard<std::mutex> turn(memory.card->computing);
+        flushed(memory);
+    }
     const jal_status status = jal_buffer_free(memory.handle);
     if (status != JAL_OK) say_failure("free device memory", status);
     memory.card->taken.fetch_sub(memory.bytes);
@@ -80,30 +83,48 @@ void buffer_memset(ggml_backend_buffer_t, ggml_tensor *tensor, std::uint8_t valu
     fill(memory, place(memory, tensor, offset), value, size);
 }
 
+/* A small write goes along with the next graph; whatever could see the difference flushes first. */
 void buffer_set(ggml_backend_buffer_t, ggml_tensor *tensor, const void *data, std::size_t offset,
                 std::size_t size) {
     Memory &memory = memory_of(tensor);
-    const jal_status status = jal_buffer_write(memory.handle, place(memory, tensor, offset), data, size);
+    const std::uint64_t at = place(memory, tensor, offset);
+    if (!inside(memory, at, size)) return;
+    std::lock_guard<std::mutex> turn(memory.card->computing);
+    const bool small = size <= STAGED_MOST;
+    if (!small && !flushed(memory)) return;
+    const jal_status status = small ? memory.card->stage(memory.address + at, data, size)
+                                    : jal_buffer_write(memory.handle, at, data, size);
     if (status != JAL_OK) failed(memory, "write a tensor", status);
 }
 
 void buffer_get(ggml_backend_buffer_t, const ggml_tensor *tensor, void *data, std::size_t offset,
                 std::size_t size) {
     Memory &memory = memory_of(tensor);
+    {
+        std::lock_guard<std::mutex> turn(memory.card->computing);
+        if (!flushed(memory)) {
+            std::memset(data, 0xff, size);
+            return;
+        }
+    }
     const jal_status status = jal_buffer_read(memory.handle, place(memory, tensor, offset), data, size);
     if (status == JAL_OK) return;
     failed(memory, "read a tensor", status);
     std::memset(data, 0xff, size);
 }
 
-/* Between buffers of one card, and from host memory; ggml does the rest by way of the host. */
+/* Between buffers of one card; ggml does the rest by way of the host. */
 bool buffer_copy(ggml_backend_buffer_t buffer, const ggml_tensor *source, ggml_tensor *target) {
     const ggml_backend_buffer_t from = source->view_src != nullptr ? source->view_src->buffer : source->buffer;
     if (from == nullptr || from->buft != buffer->buft) return false;
     Memory &memory = memory_of(target);
+    const std::uint64_t bytes = ggml_nbytes(source);
+    if (!inside(memory, place(memory, target, 0), bytes)) return true;
+    if (!inside(memory_of(source), place(memory_of(source), source, 0), bytes)) return true;
     const std::uint64_t to = reinterpret_cast<std::uintptr_t>(target->data);
     const std::uint64_t at = reinterpret_cast<std::uintptr_t>(source->data);
-    const jal_status status = run(*memory.card, jal_packet_copy(to, at, ggml_nbytes(source)));
+    std::lock_guard<std::mutex> turn(memory.card->computing);
+    const jal_status status = memory.card->run(jal_packet_copy(to, at, bytes));
     if (status != JAL_OK) failed(memory, "copy a tensor", status);
     return true;
 }

@@ -17,6 +17,10 @@ namespace jal_ggml {
 constexpr std::uint32_t DEPTH = 4096;
 /* Pinned memory for the argument blocks of one submission. */
 constexpr std::uint64_t ARENA_BYTES = 2u << 20;
+/* Pinned memory behind it for small writes, which go out with the next graph. */
+constexpr std::uint64_t STAGE_BYTES = 256u << 10;
+/* Longest write that is staged; a longer one is copied at once. */
+constexpr std::uint64_t STAGED_MOST = 64u << 10;
 /* Recorded graphs that are kept. */
 constexpr std::size_t GRAPHS = 16;
 
@@ -52,13 +56,29 @@ struct Card {
     unsigned char *arena_host = nullptr;
     std::uint64_t arena_address = 0;
     std::uint32_t depth = 0;
-    std::vector<jalapeno_hw_packet> packets;
+    std::vector<jalapeno_hw_packet> packets; /* the batch that is being filled: `staged` copies first */
+    std::uint32_t staged = 0;
+    std::uint64_t stage_used = 0;
     std::uint64_t last_uid = 0;
     Recorded recorded[GRAPHS];
     std::size_t oldest = 0;
 
     /* Opens it if it is not open. False: it cannot be had, and the log says why. */
     bool ready() noexcept;
+
+    /* All of these are called with `computing` held. */
+
+    /* Takes a small write to `address` along, to be done before whatever is submitted next. */
+    jal_status stage(std::uint64_t address, const void *data, std::uint64_t bytes) noexcept;
+    /* Submits `packet`, the staged writes before it, with one doorbell; waits. */
+    jal_status run(const jalapeno_hw_packet &packet) noexcept;
+    /* Submits the staged writes and the `count` packets behind them in `packets`, with one doorbell;
+     * waits. The queue of a failure stays stopped: see `settle`. */
+    jal_status send(std::uint32_t count) noexcept;
+    /* Does the staged writes now. */
+    jal_status flush() noexcept { return staged == 0 ? JAL_OK : settle(send(0)); }
+    /* Makes the queue take packets again after a failure; gives `status` back. */
+    jal_status settle(jal_status status) noexcept;
 };
 
 /* A buffer of device memory: `address` is no pointer that the host may follow. */

@@ -169,6 +169,30 @@ bool soft_max(Node n) noexcept {
     return std::isfinite(scale) && std::isfinite(bias) && bias >= 0;
 }
 
+/* Whether `b` is a mask for rows of `keys`, for `queries` rows, heads and sequences of `q`. */
+bool masks(Node b, std::int64_t keys, Node q) noexcept {
+    return real(b) && !empty(b) && b->ne[0] == keys && b->ne[1] >= q->ne[1] && q->ne[2] % b->ne[2] == 0 &&
+           q->ne[3] % b->ne[3] == 0;
+}
+
+/* Whether heads and sequences of keys or values are those of the queries, or shared by groups of them. */
+bool grouped(Node kv, Node q) noexcept {
+    return (real(kv) || block(kv)) && !empty(kv) && q->ne[2] % kv->ne[2] == 0 && q->ne[3] % kv->ne[3] == 0;
+}
+
+bool attention(Node n) noexcept {
+    constexpr std::int64_t MOST = 65536;
+    const Node q = n->src[0], k = n->src[1], v = n->src[2], mask = n->src[3], sinks = n->src[4];
+    const float scale = real_parameter(n, 0), bias = real_parameter(n, 1), cap = real_parameter(n, 2);
+    if (!real(n) || !real(q) || !grouped(k, q) || !grouped(v, q)) return false;
+    if (q->ne[0] != k->ne[0] || k->ne[1] != v->ne[1] || q->ne[0] > MOST || v->ne[0] > MOST) return false;
+    if (n->ne[0] != v->ne[0] || n->ne[1] != q->ne[2] || n->ne[2] != q->ne[1] || n->ne[3] != q->ne[3]) return false;
+    if (mask != nullptr && !masks(mask, k->ne[1], q)) return false;
+    if (sinks != nullptr && (!real(sinks) || sinks->ne[0] != q->ne[2] || ggml_nrows(sinks) != 1)) return false;
+    return std::isfinite(scale) && std::isfinite(bias) && bias >= 0 && (bias == 0 || mask != nullptr) &&
+           std::isfinite(cap) && cap >= 0;
+}
+
 bool argmax(Node n) noexcept {
     return n->type == GGML_TYPE_I32 && real(n->src[0]) && n->src[0]->ne[0] <= INT32_MAX;
 }
@@ -308,6 +332,19 @@ bool write_soft_max(Node n, std::uint32_t kernel, Launch &l) noexcept {
     return sinks == nullptr || l.operand(sinks);
 }
 
+/* ggml has the heads of the result before its rows; the card has them behind, as those of the queries. */
+bool write_attention(Node n, std::uint32_t kernel, Launch &l) noexcept {
+    const Node mask = n->src[3], sinks = n->src[4];
+    l.kernel(kernel);
+    for (unsigned i = 0; i < 3; i++) l.word(i, n->op_params[i]);
+    if (!l.operand(n)) return false;
+    l.swap_rows();
+    for (int i = 0; i < 3; i++)
+        if (!l.operand(n->src[i])) return false;
+    if (mask != nullptr ? !l.operand(mask) : sinks != nullptr && !l.absent()) return false;
+    return sinks == nullptr || l.operand(sinks);
+}
+
 bool write_rope(Node n, std::uint32_t kernel, Launch &l) noexcept {
     l.kernel(kernel).word(0, n->op_params[ROPE_DIMS]);
     l.word(1, n->op_params[ROPE_MODE]);
@@ -357,6 +394,7 @@ constexpr Table all_rows() noexcept {
     table.of[GGML_OP_MUL_MAT] = {mul_mat, write_2, JALAPENO_HW_KERNEL_ID_MUL_MAT, 0b11, false};
     table.of[GGML_OP_RMS_NORM] = {rms_norm, write_word, JALAPENO_HW_KERNEL_ID_RMS_NORM, 0b1, true};
     table.of[GGML_OP_SOFT_MAX] = {soft_max, write_soft_max, JALAPENO_HW_KERNEL_ID_SOFT_MAX, 0b111, true};
+    table.of[GGML_OP_FLASH_ATTN_EXT] = {attention, write_attention, JALAPENO_HW_KERNEL_ID_ATTENTION, 0b11111, false};
     table.of[GGML_OP_ARGMAX] = {argmax, write_1, JALAPENO_HW_KERNEL_ID_ARGMAX, 0b1, false};
     table.of[GGML_OP_ROPE] = {rope, write_rope, JALAPENO_HW_KERNEL_ID_ROPE, 0b111, true};
     table.of[GGML_OP_ADD] = {binary, write_2, JALAPENO_HW_KERNEL_ID_ADD, 0b11, true};
@@ -414,6 +452,14 @@ bool Launch::operand(const ggml_tensor *t) noexcept {
     std::memcpy(block_ + 64 * (1 + operands_), &tensor, sizeof tensor);
     operands_++;
     return true;
+}
+
+void Launch::swap_rows() noexcept {
+    jalapeno_hw_tensor tensor;
+    std::memcpy(&tensor, block_ + 64 * operands_, sizeof tensor);
+    std::swap(tensor.ne[1], tensor.ne[2]);
+    std::swap(tensor.nb[1], tensor.nb[2]);
+    std::memcpy(block_ + 64 * operands_, &tensor, sizeof tensor);
 }
 
 bool nothing_to_run(const ggml_tensor *node) noexcept {

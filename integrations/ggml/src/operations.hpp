@@ -39,6 +39,9 @@ public:
         std::memcpy(block_ + 64 * operands_ + offsetof(jalapeno_hw_tensor, ne), &elements, sizeof elements);
     }
 
+    /* Exchanges dimensions 1 and 2 of the operand appended last. */
+    void swap_rows() noexcept;
+
     std::uint32_t id() const noexcept { return kernel_; }
     std::uint32_t operands() const noexcept { return operands_; }
     std::uint32_t bytes() const noexcept { return 64 * (1 + operands_); }
