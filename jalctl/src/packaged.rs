@@ -17,8 +17,12 @@ pub struct Packaged {
     pub folder: &'static str,
     /// Its name there.
     pub name: &'static str,
+    /// As it stands in packaging/; `filled` names the program where it stands for one.
     pub text: &'static str,
 }
+
+/// What stands for this program in a file's text.
+const PROGRAM: &str = "@PREFIX@/bin/jalctl";
 
 /// The udev rule.
 pub const UDEV: Packaged = Packaged {
@@ -26,6 +30,14 @@ pub const UDEV: Packaged = Packaged {
     folder: "udev/rules.d",
     name: "70-jalapeno.rules",
     text: include_str!("../../packaging/udev/70-jalapeno.rules"),
+};
+
+/// The udev rule that makes recorded bindings again; it runs this program.
+pub const REBIND: Packaged = Packaged {
+    step: "binding-rule",
+    folder: "udev/rules.d",
+    name: "71-jalapeno-bind.rules",
+    text: include_str!("../../packaging/udev/71-jalapeno-bind.rules.in"),
 };
 
 /// The group.
@@ -96,6 +108,23 @@ impl Packaged {
         root.join("etc").join(self.folder).join(self.name)
     }
 
+    /// Its text, with this program where it runs one.
+    pub fn filled(&self) -> String {
+        let program = std::env::current_exe().unwrap_or_else(|_| "/usr/local/bin/jalctl".into());
+        self.text.replace(PROGRAM, &program.display().to_string())
+    }
+
+    /// Whether a file says this, wherever its program is installed.
+    fn is_said_by(&self, text: &str) -> bool {
+        let Some((before, after)) = self.text.split_once(PROGRAM) else {
+            return text == self.text;
+        };
+        let program = text
+            .strip_prefix(before)
+            .and_then(|rest| rest.strip_suffix(after));
+        program.is_some_and(|path| path.starts_with('/') && path.ends_with("/jalctl"))
+    }
+
     /// What is there in its name.
     pub fn find(&self, root: &Path) -> Found {
         for place in PLACES {
@@ -103,7 +132,9 @@ impl Packaged {
             // A link is judged itself: where it leads may be outside the root.
             match fs::symlink_metadata(&path) {
                 Err(_) => {}
-                Ok(about) if about.is_file() && read(&path).is_ok_and(|text| text == self.text) => {
+                Ok(about)
+                    if about.is_file() && read(&path).is_ok_and(|text| self.is_said_by(&text)) =>
+                {
                     return Found::Same(path);
                 }
                 Ok(_) => return Found::Other(path),

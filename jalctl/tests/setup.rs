@@ -86,7 +86,7 @@ fn what_was_applied_is_done_and_stays_as_it_is() {
     );
     assert!(all(&report, "applied"), "{:?}", states(&report));
     let written = files(&host.path("etc"));
-    assert_eq!(written.len(), 8, "{written:?}");
+    assert_eq!(written.len(), 9, "{written:?}");
     for (path, text) in &written {
         let mode = fs::metadata(path).expect("a file").permissions().mode();
         assert_eq!(mode & 0o777, 0o644, "{path}");
@@ -94,6 +94,10 @@ fn what_was_applied_is_done_and_stays_as_it_is() {
     }
     let rule = fs::read_to_string(host.path("etc/udev/rules.d/70-jalapeno.rules")).expect("a rule");
     assert_eq!(rule, include_str!("../../packaging/udev/70-jalapeno.rules"));
+    let rebind = host.path("etc/udev/rules.d/71-jalapeno-bind.rules");
+    let rebind = fs::read_to_string(rebind).expect("a rule");
+    let runs = format!("RUN+=\"{} bind --recorded", env!("CARGO_BIN_EXE_jalctl"));
+    assert!(rebind.contains(&runs), "{rebind}");
     // The group is the business of the image's own first boot, where it has no groups yet.
     host.write("etc/group", "root:x:0:\njalapeno:x:998:\n");
     let written = files(&host.path("etc"));
@@ -111,8 +115,16 @@ fn what_a_package_installed_is_done() {
     let host = Played::empty("package");
     let rule = include_str!("../../packaging/udev/70-jalapeno.rules");
     host.write("usr/lib/udev/rules.d/70-jalapeno.rules", rule);
+    let rebind = include_str!("../../packaging/udev/71-jalapeno-bind.rules.in");
+    let rebind = rebind.replace("@PREFIX@", "/opt/elsewhere");
+    host.write("usr/lib/udev/rules.d/71-jalapeno-bind.rules", &rebind);
     let report = setup(&host, 0, &["--apply"]);
-    assert!(states(&report).contains(&("udev-rule".into(), "done".into())));
+    for done in ["udev-rule", "binding-rule"] {
+        assert!(
+            states(&report).contains(&(done.into(), "done".into())),
+            "{done}"
+        );
+    }
     assert!(!host.path("etc/udev").exists());
 }
 

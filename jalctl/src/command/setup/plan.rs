@@ -81,6 +81,8 @@ pub fn steps(host: &Host, wishes: &Wishes) -> Vec<Step> {
         },
     };
     steps.push(rule);
+    // Read by udev whenever a card appears.
+    steps.push(file(&packaged::REBIND, Vec::new()));
     steps.push(Step {
         later: Some("at the next login"),
         ..file(&packaged::LIMITS, Vec::new())
@@ -120,7 +122,7 @@ fn from_file(root: &Path, packaged: &Packaged, wishes: &Wishes, acts: Vec<Act>) 
     Step {
         name: packaged.step,
         standing,
-        file: Some((path, packaged.text.to_owned())),
+        file: Some((path, packaged.filled())),
         acts,
         later: None,
     }
