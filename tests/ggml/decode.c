@@ -9,6 +9,7 @@
  * place by place. `logits` writes the logits of each place, f32. When the context is full, its older
  * half goes. A model without a vocabulary takes the prompt's bytes as tokens. Every EVERY tokens a line "memory TOKENS RESIDENT FREE" in bytes: of this process, and
  * free on the device. A decoding that fails is a line "error: " and exit code 1. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,12 @@ static size_t resident(void) {
     if (!file || fscanf(file, "%lu %lu", &all, &pages) != 2) fail("read", "/proc/self/statm");
     fclose(file);
     return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* A read that failed is NaN (integrations/ggml/README.md): an error, never a token. */
+static void check(const float *logits, int count, const char *device) {
+    for (int i = 0; i < count; i++)
+        if (!isfinite(logits[i])) fail("logits that are no numbers from", device);
 }
 
 static llama_token best(const float *logits, int count) {
@@ -106,6 +113,7 @@ int main(int argc, char **argv) {
         used += count;
         const float *at = llama_get_logits_ith(ctx, -1);
         if (!at) fail("logits of", device);
+        check(at, words, device);
         if (logits && fwrite(at, sizeof *at, (size_t)words, logits) != (size_t)words) fail("write", logits_to);
         llama_token next = best(at, words);
         printf("token %d\n", next);

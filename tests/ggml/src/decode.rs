@@ -1,6 +1,7 @@
 //! Greedy decoding on the card and on the CPU, over the same tokens: the same tokens chosen.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::card::{Card, grown};
@@ -73,13 +74,15 @@ fn both(
     compare(&read(&theirs)?, &read(&ours)?, words)
 }
 
-/// The trained model, 1,000 tokens.
-pub fn greedy(root: &Root, card: &Card) -> Result<String, String> {
-    let model = root.tree(TRAINED);
+/// The trained model, 1,000 tokens. Its file has weights in bf16, and the CPU would round activations
+/// to that; so the CPU's weights are the same numbers in f32, and the card has them both ways.
+pub fn greedy(root: &Root, card: &Card, kind: &str) -> Result<String, String> {
+    let (file, plain) = (root.tree(TRAINED), plain(root)?);
+    let model = if kind == "f32" { &plain } else { &file };
     let before = card.launches().map_err(|why| why.to_string())?;
     let mut all = Compared::default();
     for prompt in PROMPTS {
-        let one = both(root, card, (&model, &model), prompt, WORDS)?;
+        let one = both(root, card, (&plain, model), prompt, WORDS)?;
         if !one.differing.is_empty() {
             return Err(format!("\"{prompt}\": other tokens: {one:?}"));
         }
@@ -106,6 +109,33 @@ pub fn greedy(root: &Root, card: &Card) -> Result<String, String> {
     ))
 }
 
+/// The trained model with its weights in f32.
+pub fn plain(root: &Root) -> Result<String, String> {
+    let (file, plain) = (root.tree(TRAINED), root.file("trained.gguf"));
+    if !Path::new(&plain).is_file() {
+        make(
+            root,
+            &[
+                "llama-quantize",
+                "--allow-requantize",
+                &file,
+                &plain,
+                "f32",
+                "1",
+            ],
+        )?;
+    }
+    Ok(plain)
+}
+
+/// Runs one of Debian's programs, which is to succeed.
+fn make(root: &Root, words: &[&str]) -> Result<(), String> {
+    let said = root
+        .run(None, words, DEADLINE)
+        .map_err(|why| why.to_string())?;
+    said.success().map_err(|why| format!("{}: {why}", words[0]))
+}
+
 /// A random model with weights of this type, against the CPU with the same weights dequantised.
 pub fn quantised(root: &Root, card: &Card, kind: &str) -> Result<String, String> {
     let (random, model, plain) = (
@@ -113,28 +143,25 @@ pub fn quantised(root: &Root, card: &Card, kind: &str) -> Result<String, String>
         root.file("quantised.gguf"),
         root.file("dequantised.gguf"),
     );
-    let make = |words: &[&str]| -> Result<(), String> {
-        let said = root
-            .run(None, words, DEADLINE)
-            .map_err(|why| why.to_string())?;
-        said.success().map_err(|why| format!("{}: {why}", words[0]))
-    };
-    if !std::path::Path::new(&random).is_file() {
+    if !Path::new(&random).is_file() {
         let program = format!("{TESTS}/test-llama-archs");
         let to = root.run.display().to_string();
-        make(&[&program, "-a", "llama", "-s", "42", "-o", &to])?;
+        make(root, &[&program, "-a", "llama", "-s", "42", "-o", &to])?;
     }
     // 384 columns are no multiple of 256.
     let pure = ["llama-quantize", "--pure", "--tensor-type", "ffn_down=q8_0"];
-    make(&[&pure[..], &[&random, &model, kind, "1"]].concat())?;
-    make(&[
-        "llama-quantize",
-        "--allow-requantize",
-        &model,
-        &plain,
-        "f32",
-        "1",
-    ])?;
+    make(root, &[&pure[..], &[&random, &model, kind, "1"]].concat())?;
+    make(
+        root,
+        &[
+            "llama-quantize",
+            "--allow-requantize",
+            &model,
+            &plain,
+            "f32",
+            "1",
+        ],
+    )?;
     let found = both(
         root,
         card,

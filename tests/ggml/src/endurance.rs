@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::card::Card;
-use crate::decode::{TRAINED, decode};
+use crate::decode::{TRAINED, decode, plain};
 use crate::root::Root;
 
 /// Tokens of the long run, and between two looks at memory.
@@ -76,6 +76,14 @@ pub fn long(root: &Root, card: &Card) -> Result<String, String> {
     let said = decode(root, Some(card), &[&model, &tokens, "memory", &every])?;
     said.success()?;
     let after = card.resident().map_err(|why| why.to_string())?;
+    let launches: u64 = card
+        .launches()
+        .map_err(|why| why.to_string())?
+        .values()
+        .sum();
+    if launches < u64::from(TOKENS) * 42 {
+        return Err(format!("{launches} launches for {TOKENS} tokens"));
+    }
     let told = said
         .out
         .lines()
@@ -100,21 +108,21 @@ pub fn long(root: &Root, card: &Card) -> Result<String, String> {
 /// Ways to fail in the middle of decoding, each by what the card does to one of its packets.
 pub const FAULTS: [&str; 5] = [
     "ecc-uncorrected",
-    "ecc-uncontained",
     "hangs",
+    "ecc-uncontained",
     "engine-stops",
     "firmware-crash",
 ];
 
 /// A card that fails in the middle: an error, no wrong token before it, and the next run works.
 pub fn broken(root: &Root, fault: &str) -> Result<String, String> {
-    let model = root.tree(TRAINED);
+    let model = plain(root)?;
     let whole = decode(root, None, &[&model, "64"])?;
     whole.success()?;
     // Far enough in that the model is loaded and some tokens were told.
     let armed = format!("{fault}@2000");
     let card = Card::start(&root.run, &[&armed]).map_err(|why| why.to_string())?;
-    let words = [&*model, "64", "prompt", "In the beginning"];
+    let words = [&*model, "64"];
     let mut broken = None;
     for run in 0..8 {
         let said = decode(root, Some(&card), &words)?;
@@ -150,31 +158,8 @@ pub fn broken(root: &Root, fault: &str) -> Result<String, String> {
 /// llama-bench on the card: rates, and that it was the card.
 pub fn bench(root: &Root, card: &Card) -> Result<String, String> {
     let model = root.tree(TRAINED);
-    let words = [
-        "llama-bench",
-        "-m",
-        &model,
-        "-dev",
-        "JAL0",
-        "-ngl",
-        "99",
-        "-fa",
-        "off",
-        "-ctk",
-        "f32",
-        "-ctv",
-        "f32",
-        "-t",
-        "1",
-        "-p",
-        "64",
-        "-n",
-        "64",
-        "-r",
-        "2",
-        "-o",
-        "json",
-    ];
+    let mut words = vec!["llama-bench", "-m", &*model];
+    words.extend("-dev JAL0 -ngl 99 -fa off -t 1 -p 64 -n 64 -r 2 -o json".split(' '));
     let before = card.launches().map_err(|why| why.to_string())?;
     let said = root
         .run(Some(card), &words, BENCH)

@@ -20,10 +20,12 @@ use root::{Missing, Root};
 const HELP: &str = "\
 usage: ggml-tests [GATE...] [OPERATION...]
 gates: ops archs greedy quantised long faults bench; without any, all of them
+quick: all of them but the long run, the slow operations and three of the faults
 operations, as ggml names them (MUL_MAT): of the gate ops, these alone
 BLESS=1 writes tests/ggml/pinned anew";
 
-const GATES: [&str; 7] = [
+const GATES: [&str; 8] = [
+    "quick",
     "ops",
     "archs",
     "greedy",
@@ -63,25 +65,37 @@ fn run(
     let bless = std::env::var_os("BLESS").is_some();
     let pinned = Pinned::read()?;
     // What a run does not look at keeps its number.
-    let mut found = if gates.is_empty() {
+    let mut found = if gates.is_empty() && operations.is_empty() {
         Pinned::default()
     } else {
         Pinned::read()?
     };
+    let named = |gate: &str| gates.iter().any(|name| name == gate);
+    let quick = named("quick");
     let wanted = |gate: &str| {
-        let named = gates.iter().any(|name| name == gate);
-        named || (gates.is_empty() && (operations.is_empty() || gate == "ops"))
+        let all = gates.is_empty() && (operations.is_empty() || gate == "ops");
+        named(gate) || all || quick
     };
     let fresh = || Card::start(&root.run, &[]).map_err(|why| why.to_string());
     if wanted("ops") {
-        ops::run(root, &fresh()?, operations, &pinned, &mut found, report);
+        ops::run(
+            root,
+            &fresh()?,
+            (operations, quick),
+            &pinned,
+            &mut found,
+            report,
+        );
     }
     if wanted("archs") {
         archs::run(root, &fresh()?, &pinned, &mut found, report);
     }
     if wanted("greedy") {
-        let name = "1,000 greedy tokens of the trained model are the CPU's";
-        report.case(name, decode::greedy(root, &fresh()?));
+        let card = fresh()?;
+        for kind in ["f32", "bf16"] {
+            let name = format!("1,000 greedy tokens of the trained model in {kind} are the CPU's");
+            report.case(&name, decode::greedy(root, &card, kind));
+        }
     }
     if wanted("quantised") {
         let card = fresh()?;
@@ -94,12 +108,19 @@ fn run(
         report.case("llama-bench on the card", endurance::bench(root, &fresh()?));
     }
     if wanted("faults") {
-        for fault in endurance::FAULTS {
+        // All but the first take the plug-in's deadline of 10 s.
+        let count = if quick { 2 } else { endurance::FAULTS.len() };
+        for fault in &endurance::FAULTS[..count] {
             let name = format!("a card that fails by {fault} is an error, and the next run works");
             report.case(&name, endurance::broken(root, fault));
         }
     }
-    if wanted("long") {
+    if quick && !named("long") {
+        report.skip(
+            "10,000 tokens",
+            "take too long for make test; make test-ggml runs them",
+        );
+    } else if wanted("long") {
         let name = "10,000 tokens with context shift in steady memory";
         report.case(name, endurance::long(root, &fresh()?));
     }
