@@ -17,23 +17,24 @@ using Node = const ggml_tensor *;
 /* ---- Types (Kernels 1.2) ---------------------------------------------------------------------- */
 
 struct Type {
-    std::uint16_t bytes;    /* of an element or block; 0: the card does not know the type */
-    std::uint16_t elements; /* of a block */
+    std::uint16_t bytes;     /* of an element or block; 0: the card does not know the type */
+    std::uint8_t shift;      /* log2 of a block's elements */
+    std::uint8_t alignment;
 };
 
 /* Codes of ggml and of the card are those of GGUF. */
 constexpr Type type_of(ggml_type type) noexcept {
     switch (type) {
-    case GGML_TYPE_F32: return {4, 1};
-    case GGML_TYPE_F16: return {2, 1};
-    case GGML_TYPE_BF16: return {2, 1};
-    case GGML_TYPE_I32: return {4, 1};
-    case GGML_TYPE_I64: return {8, 1};
-    case GGML_TYPE_Q4_0: return {18, 32};
-    case GGML_TYPE_Q8_0: return {34, 32};
-    case GGML_TYPE_Q4_K: return {144, 256};
-    case GGML_TYPE_Q6_K: return {210, 256};
-    default: return {0, 1};
+    case GGML_TYPE_F32: return {4, 0, 4};
+    case GGML_TYPE_F16: return {2, 0, 2};
+    case GGML_TYPE_BF16: return {2, 0, 2};
+    case GGML_TYPE_I32: return {4, 0, 4};
+    case GGML_TYPE_I64: return {8, 0, 8};
+    case GGML_TYPE_Q4_0: return {18, 5, 2};
+    case GGML_TYPE_Q8_0: return {34, 5, 2};
+    case GGML_TYPE_Q4_K: return {144, 8, 2};
+    case GGML_TYPE_Q6_K: return {210, 8, 2};
+    default: return {0, 0, 1};
     }
 }
 
@@ -52,7 +53,7 @@ constexpr Types TYPES = all_types();
 bool real(Node t) noexcept {
     return t->type == GGML_TYPE_F32 || t->type == GGML_TYPE_F16 || t->type == GGML_TYPE_BF16;
 }
-bool block(Node t) noexcept { return TYPES.of[t->type].elements > 1; }
+bool block(Node t) noexcept { return TYPES.of[t->type].shift != 0; }
 bool index(Node t) noexcept { return t->type == GGML_TYPE_I32 || t->type == GGML_TYPE_I64; }
 
 /* ---- Shapes and strides (Kernels 1.1 to 1.5) -------------------------------------------------- */
@@ -62,13 +63,19 @@ bool empty(Node t) noexcept { return t->ne[0] == 0 || t->ne[1] == 0 || t->ne[2] 
 bool same_shape(Node a, Node b) noexcept { return std::equal(a->ne, a->ne + 4, b->ne); }
 
 /* Elements or blocks of a dimension. */
-std::int64_t count(Node t, int d) noexcept {
-    return d == 0 ? t->ne[0] / TYPES.of[t->type].elements : t->ne[d];
+std::int64_t count(Node t, int d) noexcept { return d == 0 ? t->ne[0] >> TYPES.of[t->type].shift : t->ne[d]; }
+
+/* Whether a tensor is laid out as ggml lays out one of its own: most are, and then little is left to ask. */
+inline bool dense(Node t, Type type) noexcept {
+    return t->nb[0] == type.bytes && t->nb[1] == type.bytes * static_cast<std::uint64_t>(t->ne[0] >> type.shift) &&
+           t->nb[2] == t->nb[1] * static_cast<std::uint64_t>(t->ne[1]) &&
+           t->nb[3] == t->nb[2] * static_cast<std::uint64_t>(t->ne[2]);
 }
 
-/* Bytes from a tensor's first to its last; at least 2^62 where that is the case. */
-std::uint64_t extent(Node t) noexcept {
+/* `extent` of a tensor that is not dense. */
+__attribute__((noinline)) std::uint64_t extent_of_strides(Node t) noexcept {
     constexpr std::uint64_t MOST = UINT64_C(1) << 62;
+    if (empty(t)) return 0;
     std::uint64_t bytes = TYPES.of[t->type].bytes;
     for (int d = 0; d < 4; d++) {
         std::uint64_t reach = 0;
@@ -79,25 +86,39 @@ std::uint64_t extent(Node t) noexcept {
     return bytes;
 }
 
-/* What a tensor of any role must satisfy. */
-bool operand_permitted(Node t) noexcept {
-    if (t->type < 0 || t->type >= GGML_TYPE_COUNT || TYPES.of[t->type].bytes == 0) return false;
-    const Type type = TYPES.of[t->type];
-    const std::uint64_t alignment = type.elements > 1 ? 2 : type.bytes;
+/* Bytes from a tensor's first to its last; at least 2^62 where that is the case. */
+inline std::uint64_t extent(Node t) noexcept {
+    return dense(t, TYPES.of[t->type]) ? t->nb[3] * static_cast<std::uint64_t>(t->ne[3]) : extent_of_strides(t);
+}
+
+/* The rules of an operand's sizes and strides, where it is not dense or very large. */
+__attribute__((noinline)) bool strides_permitted(Node t, Type type) noexcept {
     std::uint64_t elements = 1;
     for (int d = 0; d < 4; d++) {
         if (t->ne[d] < 0 || t->ne[d] > UINT32_MAX) return false;
         if (__builtin_mul_overflow(elements, static_cast<std::uint64_t>(t->ne[d]), &elements)) return false;
     }
-    if (elements > UINT64_C(1) << 40 || t->ne[0] % type.elements != 0) return false;
+    if (elements > UINT64_C(1) << 40) return false;
     if (empty(t)) return true;
     for (int d = 0; d < 4; d++)
-        if (count(t, d) > 1 && t->nb[d] % alignment != 0) return false;
-    return t->view_offs % alignment == 0 && extent(t) < UINT64_C(1) << 62;
+        if (count(t, d) > 1 && t->nb[d] % type.alignment != 0) return false;
+    return extent(t) < UINT64_C(1) << 62;
+}
+
+/* What a tensor of any role must satisfy. */
+inline bool operand_permitted(Node t) noexcept {
+    if (static_cast<unsigned>(t->type) >= GGML_TYPE_COUNT) return false;
+    const Type type = TYPES.of[t->type];
+    if (type.bytes == 0 || (t->view_offs & (type.alignment - 1u)) != 0) return false;
+    if ((t->ne[0] & ((1 << type.shift) - 1)) != 0) return false;
+    constexpr std::uint64_t SMALL = UINT64_C(1) << 31; /* each size below it: no product of two overflows */
+    const std::uint64_t sizes = static_cast<std::uint64_t>(t->ne[0] | t->ne[1] | t->ne[2] | t->ne[3]);
+    if (sizes < SMALL && dense(t, type) && t->nb[3] < SMALL) return true;
+    return strides_permitted(t, type);
 }
 
 /* Whether no two elements of a destination meet: each stride spans what lies before it. */
-bool spread(Node t) noexcept {
+__attribute__((noinline)) bool strides_spread(Node t) noexcept {
     int order[4] = {0, 1, 2, 3};
     std::sort(order, order + 4, [t](int a, int b) { return t->nb[a] < t->nb[b]; });
     std::uint64_t reach = TYPES.of[t->type].bytes;
@@ -109,6 +130,8 @@ bool spread(Node t) noexcept {
     return true;
 }
 
+inline bool spread(Node t) noexcept { return dense(t, TYPES.of[t->type]) || strides_spread(t); }
+
 Node root(Node t) noexcept { return t->view_src != nullptr ? t->view_src : t; }
 
 bool same_view(Node a, Node b) noexcept {
@@ -119,7 +142,7 @@ bool same_view(Node a, Node b) noexcept {
 /* Whether a destination is apart from a source, or the very same view where that is permitted. Views of
  * different tensors do not meet; what ggml's allocator puts in one place are equal views. */
 bool apart(Node dst, Node src, bool in_place) noexcept {
-    if (empty(src) || root(dst) != root(src)) return true;
+    if (root(dst) != root(src) || empty(src) || empty(dst)) return true;
     if (in_place && same_view(dst, src)) return true;
     return dst->view_offs + extent(dst) <= src->view_offs || src->view_offs + extent(src) <= dst->view_offs;
 }
@@ -422,11 +445,11 @@ bool view_or_none(ggml_op op) noexcept {
 
 /* The rules that hold for all operands of a node. */
 bool permitted(Node n, const Row &row) noexcept {
-    if (!operand_permitted(n) || (!empty(n) && !spread(n))) return false;
-    for (int i = 0; i < GGML_MAX_SRC; i++) {
-        if ((row.sources >> i & 1) == 0 || n->src[i] == nullptr) continue;
-        if (!operand_permitted(n->src[i])) return false;
-        if (!empty(n) && !apart(n, n->src[i], row.in_place)) return false;
+    if (!operand_permitted(n) || !spread(n)) return false;
+    for (std::uint32_t left = row.sources; left != 0; left &= left - 1) {
+        const Node source = n->src[__builtin_ctz(left)];
+        if (source == nullptr) continue;
+        if (!operand_permitted(source) || !apart(n, source, row.in_place)) return false;
     }
     return true;
 }
@@ -438,18 +461,14 @@ bool Launch::operand(const ggml_tensor *t) noexcept {
     if (buffer == nullptr || buffer->buft != &card_.buffers || operands_ >= JALAPENO_HW_OPERANDS_MAX) return false;
     const Memory &memory = *static_cast<const Memory *>(buffer->context);
     const std::uint64_t address = reinterpret_cast<std::uintptr_t>(t->data);
-    const std::uint64_t bytes = empty(t) ? 0 : extent(t);
-    if (address < memory.address || bytes > memory.bytes || address - memory.address > memory.bytes - bytes)
-        return false;
-    jalapeno_hw_tensor tensor;
-    tensor.address = address;
-    tensor.dtype = static_cast<std::uint32_t>(t->type);
-    tensor.flags = 0;
-    for (int d = 0; d < 4; d++) {
-        tensor.ne[d] = static_cast<std::uint32_t>(t->ne[d]);
-        tensor.nb[d] = t->nb[d];
-    }
-    std::memcpy(block_ + 64 * (1 + operands_), &tensor, sizeof tensor);
+    const std::uint64_t bytes = extent(t), before = address - memory.address;
+    if (bytes > memory.bytes || before > memory.bytes - bytes) return false;
+    auto *tensor = reinterpret_cast<jalapeno_hw_tensor *>(block_ + 64 * (1 + operands_));
+    tensor->address = address;
+    tensor->dtype = static_cast<std::uint32_t>(t->type);
+    tensor->flags = 0;
+    for (int d = 0; d < 4; d++) tensor->ne[d] = static_cast<std::uint32_t>(t->ne[d]);
+    std::memcpy(tensor->nb, t->nb, sizeof tensor->nb);
     operands_++;
     return true;
 }
