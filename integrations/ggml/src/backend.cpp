@@ -52,10 +52,15 @@ constexpr std::uint64_t NO_NODE = 0;
 ggml_status settle(Card &card, jal_status status, ggml_tensor *const *nodes) noexcept {
     say_failure("compute a graph", status);
     jalapeno_hw_fault_record fault{};
-    if (jal_queue_fault(card.queue, &fault) == JAL_OK && fault.cookie != NO_NODE && nodes != nullptr) {
-        const ggml_tensor *node = nodes[fault.cookie - 1];
-        say(GGML_LOG_LEVEL_ERROR, "it was node %" PRIu64 ", %s \"%s\"", static_cast<std::uint64_t>(fault.cookie - 1),
-            ggml_op_desc(node), node->name);
+    if (jal_queue_fault(card.queue, &fault) == JAL_OK) {
+        if (nodes != nullptr && fault.cookie != NO_NODE) {
+            const ggml_tensor *node = nodes[fault.cookie - 1];
+            say(GGML_LOG_LEVEL_ERROR, "it was node %" PRIu64 ", %s \"%s\", fault code 0x%x",
+                static_cast<std::uint64_t>(fault.cookie - 1), ggml_op_desc(node), node->name, unsigned{fault.code});
+        } else {
+            say(GGML_LOG_LEVEL_ERROR, "it was packet %" PRIu64 " of a recorded graph (0: none), fault code 0x%x",
+                static_cast<std::uint64_t>(fault.detail[3]), unsigned{fault.code});
+        }
     }
     card.settle(status);
     return GGML_STATUS_FAILED;

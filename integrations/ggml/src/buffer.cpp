@@ -36,6 +36,14 @@ void failed(Memory &memory, const char *what, jal_status status) noexcept {
     memory.card->failed.store(true);
 }
 
+/* Does a copy, and once more where a fault of the card broke it: it may have been a passing one. */
+template <typename Copy> jal_status twice(const Copy &copy) noexcept {
+    const jal_status status = copy();
+    if (status != JAL_ERROR_FAULT) return status;
+    say(GGML_LOG_LEVEL_WARN, "a copy failed and is tried again: %s", jal_error_detail());
+    return copy();
+}
+
 /* Does the writes that wait for the next graph. False: one failed, and the log says so. */
 bool flushed(Memory &memory) noexcept {
     const jal_status status = memory.card->flush();
@@ -92,8 +100,8 @@ void buffer_set(ggml_backend_buffer_t, ggml_tensor *tensor, const void *data, st
     std::lock_guard<std::mutex> turn(memory.card->computing);
     const bool small = size <= STAGED_MOST;
     if (!small && !flushed(memory)) return;
-    const jal_status status = small ? memory.card->stage(memory.address + at, data, size)
-                                    : jal_buffer_write(memory.handle, at, data, size);
+    const auto write = [&] { return jal_buffer_write(memory.handle, at, data, size); };
+    const jal_status status = small ? memory.card->stage(memory.address + at, data, size) : twice(write);
     if (status != JAL_OK) failed(memory, "write a tensor", status);
 }
 
@@ -107,7 +115,8 @@ void buffer_get(ggml_backend_buffer_t, const ggml_tensor *tensor, void *data, st
             return;
         }
     }
-    const jal_status status = jal_buffer_read(memory.handle, place(memory, tensor, offset), data, size);
+    const std::uint64_t at = place(memory, tensor, offset);
+    const jal_status status = twice([&] { return jal_buffer_read(memory.handle, at, data, size); });
     if (status == JAL_OK) return;
     failed(memory, "read a tensor", status);
     std::memset(data, 0xff, size);

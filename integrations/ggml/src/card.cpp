@@ -10,7 +10,7 @@ namespace jal_ggml {
 namespace {
 
 /* Longest that one submission may take: an emulated card is slow, a dead one is found out sooner. */
-constexpr std::int64_t SEND_TIME = INT64_C(600'000'000'000);
+constexpr std::int64_t SEND_TIME = INT64_C(120'000'000'000);
 /* Longest that the cancelling of a queue may take. */
 constexpr std::int64_t CANCEL_TIME = INT64_C(10'000'000'000);
 
