@@ -43,7 +43,7 @@ pub const LEGS: [Leg; 5] = [
         ],
         shim: "shim-6.1",
         backend: "type1",
-        fetched: &["qemu", "busybox", "kernel-6.1"],
+        fetched: &["qemu", "busybox", "kernel-6.1", "tools-bookworm"],
         built: &["shim-6.1", "guest"],
     },
     Leg {
@@ -95,7 +95,7 @@ pub const LEGS: [Leg; 5] = [
         ],
         shim: "shim-newest",
         backend: "type1",
-        fetched: &["qemu", "busybox", "kernel-newest"],
+        fetched: &["qemu", "busybox", "kernel-newest", "tools-bookworm"],
         built: &["shim-newest", "guest"],
     },
     Leg {
@@ -106,7 +106,7 @@ pub const LEGS: [Leg; 5] = [
         modules: &[],
         shim: "shim-debug",
         backend: "cdev",
-        fetched: &["qemu", "busybox"],
+        fetched: &["qemu", "busybox", "tools-bookworm"],
         built: &["debug", "shim-debug", "guest"],
     },
 ];

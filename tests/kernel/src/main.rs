@@ -11,7 +11,6 @@ mod marks;
 mod monitor;
 mod program;
 mod report;
-mod udev;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -376,11 +375,9 @@ fn userland(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<u8>> {
     }
     for story in boot.stories {
         program::enter_for(&mut archive, story)?;
-        if *story == "binding" {
-            udev::enter(&mut archive, cache)?;
-        }
-        if *story == "setup" {
+        if ["binding", "setup"].contains(story) {
             program::enter_debian(&mut archive, &cache.join("tools-bookworm"))?;
+            program::enter_rule(&mut archive)?;
         }
     }
     // A kernel without modules has all of them inside.

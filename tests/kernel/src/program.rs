@@ -129,6 +129,14 @@ pub fn enter_debian(archive: &mut Archive, tree: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Enters the rule that binds again, as it is installed with jalctl in `/bin`.
+pub fn enter_rule(archive: &mut Archive) -> io::Result<()> {
+    let rule = "../../packaging/udev/71-jalapeno-bind.rules.in";
+    let rule = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(rule))?;
+    let rule = rule.replace("@PREFIX@", "");
+    archive.file("71-jalapeno-bind.rules", rule.as_bytes())
+}
+
 /// A program that `tests/kernel/programs` built.
 fn built(name: &str) -> io::Result<PathBuf> {
     let us = std::env::current_exe()?;
