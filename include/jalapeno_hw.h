@@ -572,7 +572,7 @@ enum jalapeno_hw_kernel_id {
     JALAPENO_HW_KERNEL_ID_ARGMAX = 0xd,
     /* GELU-gated linear unit. */
     JALAPENO_HW_KERNEL_ID_GEGLU = 0xe,
-    /* RESERVED. Matrix product with experts chosen by index. */
+    /* Matrix product with experts chosen by index. */
     JALAPENO_HW_KERNEL_ID_MUL_MAT_ID = 0xf,
     /* Indices that sort each row. */
     JALAPENO_HW_KERNEL_ID_ARGSORT = 0x10,

@@ -34,7 +34,7 @@ codes! {
         /// GELU-gated linear unit.
         Geglu "GEGLU" = 14,
         /// Matrix product with experts chosen by index.
-        MulMatId "MUL_MAT_ID" = 15 reserved,
+        MulMatId "MUL_MAT_ID" = 15,
         /// Indices that sort each row.
         Argsort "ARGSORT" = 16,
         /// Indices of each row's k largest.

@@ -304,6 +304,7 @@ fn codes_that_are_built_have_the_numbers_of_the_document() {
             (12, "COPY"),
             (13, "ARGMAX"),
             (14, "GEGLU"),
+            (15, "MUL_MAT_ID"),
             (16, "ARGSORT"),
             (17, "TOP_K"),
             (18, "SUM_ROWS"),

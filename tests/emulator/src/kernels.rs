@@ -8,11 +8,13 @@ mod attention;
 mod blocks;
 mod copy;
 mod elementwise;
+mod experts;
 mod matmul;
 mod normal;
 mod online;
 mod order;
 mod pace;
+mod pack;
 mod pages;
 mod quantised;
 mod rope;
@@ -154,6 +156,7 @@ pub unsafe fn launch(
         KernelId::GetRows => rows::get(operands, pace),
         KernelId::SetRows => rows::set(operands, pace),
         KernelId::MulMat => matmul::run(operands, pool, pace),
+        KernelId::MulMatId => experts::run(operands, pool, pace),
         KernelId::RmsNorm => normal::rms_norm(params, operands, pace),
         KernelId::SoftMax => soft_max::run(params, operands, pace),
         KernelId::Argmax => normal::argmax(operands, pace),

@@ -99,6 +99,9 @@ kernels! {
     attention, 211, 211;
     get_rows_blocks, 84, 100;
     mul_mat_blocks, 124, 132;
+    mul_mat_id, 96, 96;
+    set_rows_blocks, 72, 72;
+    copy_blocks, 128, 128;
 }
 
 #[test]
@@ -134,6 +137,7 @@ fn a_value_beyond_its_tolerance_is_noticed_in_every_kernel() {
         "sub",
         "div",
         "attention",
+        "mul_mat_id",
     ] {
         for mut case in case::read(&format!("{file}.vec")) {
             let dtype = case.operands[0].dtype;
@@ -155,7 +159,14 @@ fn a_value_beyond_its_tolerance_is_noticed_in_every_kernel() {
 fn a_wrong_bit_index_code_or_stray_byte_is_noticed() {
     let mut noticed = [0; 4];
     for file in [
-        "get_rows", "set_rows", "copy", "argmax", "argsort", "top_k", "add",
+        "get_rows",
+        "set_rows",
+        "copy",
+        "argmax",
+        "argsort",
+        "top_k",
+        "add",
+        "set_rows_blocks",
     ] {
         for case in case::read(&format!("{file}.vec")) {
             if case.launch_only {

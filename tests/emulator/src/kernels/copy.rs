@@ -1,5 +1,7 @@
 //! COPY: elements in logical order, converted; shapes may differ, the number of elements may not.
 
+use std::ops::Range;
+
 use jalapeno_hw::kernels::DType;
 
 use super::pace::Pace;
@@ -7,7 +9,7 @@ use super::rules::{apart, count};
 use super::tensor::Operand;
 use super::{KernelError, Work};
 
-/// Elements handled at a time.
+/// Elements handled at a time: whole blocks of every type.
 const STRIP: usize = 1024;
 
 /// Whether COPY converts from one type to another.
@@ -15,7 +17,8 @@ fn converts(from: &Operand, to: &Operand) -> bool {
     let pair = (from.ty, to.ty);
     from.ty == to.ty
         || matches!(pair, (DType::F32, DType::I32) | (DType::I32, DType::F32))
-        || from.real(1).is_ok() && to.real(0).is_ok()
+        || from.real(1).is_ok() && to.takes_reals(0).is_ok()
+        || from.numbers(1).is_ok() && to.real(0).is_ok()
 }
 
 /// dst = src, element by element in logical order.
@@ -25,9 +28,6 @@ pub fn run(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> {
     if !converts(&src, &dst) {
         return Err(KernelError::Type { operand: 1 });
     }
-    if dst.ty.block_elements() != 1 {
-        return Err(KernelError::Type { operand: 0 });
-    }
     if dst.elements() != src.elements() {
         return Err(src.shape(1, 0, dst.ne[0]));
     }
@@ -35,20 +35,23 @@ pub fn run(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> {
         return Ok(Work::default());
     }
     apart(operands, true)?;
-    // Strips that stay inside one row of each.
     let (mut from, mut to) = (Cursor::new(src), Cursor::new(dst));
     let mut left = dst.elements();
     let mut line = [0.0; STRIP];
     while left > 0 {
-        let strip = from.room().min(to.room()).min(STRIP);
+        let strip = usize::try_from(left).unwrap_or(STRIP).min(STRIP);
         pace.spend(16 + 2 * strip as u64)?;
-        let (source, target) = (from.strip(strip), to.strip(strip));
         if dst.ty == src.ty {
-            move_exactly(&source, &target);
-        } else {
-            source.load([0; 3], 0, &mut line[..strip]);
-            target.store([0; 3], 0, &line[..strip]);
+            // Strips that stay inside one row of each.
+            let strip = from.room().min(to.room()).min(strip);
+            move_exactly(&from.strip(strip), &to.strip(strip));
+            left -= strip as u64;
+            continue;
         }
+        // A block may take its elements from several rows, and give them to several.
+        let line = &mut line[..strip];
+        from.through(strip, |part, range| part.load([0; 3], 0, &mut line[range]));
+        to.through(strip, |part, range| part.store([0; 3], 0, &line[range]));
         left -= strip as u64;
     }
     Ok(Work {
@@ -78,6 +81,16 @@ impl Cursor {
         self.tensor.ne[0] as usize - self.element
     }
 
+    /// The next elements, as parts of rows, each with its place among them.
+    fn through(&mut self, length: usize, mut body: impl FnMut(&Operand, Range<usize>)) {
+        let mut first = 0;
+        while first < length {
+            let part = self.room().min(length - first);
+            body(&self.strip(part), first..first + part);
+            first += part;
+        }
+    }
+
     /// The next elements of this row as a tensor of one row, and on.
     fn strip(&mut self, length: usize) -> Operand {
         let t = self.tensor;
@@ -102,7 +115,7 @@ fn move_exactly(from: &Operand, to: &Operand) {
         usize::try_from(from.nb[0]).unwrap_or(0),
         usize::try_from(to.nb[0]).unwrap_or(0),
     );
-    let count = from.ne[0] as usize;
+    let count = from.blocks()[0] as usize;
     if step_from == bytes && step_to == bytes {
         // SAFETY: a dense strip of each checked extent; `copy` lets them be the same.
         unsafe { std::ptr::copy(from.base, to.base, bytes * count) };

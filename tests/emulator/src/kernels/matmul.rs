@@ -12,7 +12,7 @@ use super::{KernelError, Level, Pool, Work, simd};
 /// Columns from which on blocks of weights are converted once and multiplied as a matrix.
 const MANY: usize = 8;
 /// Most columns multiplied at a time: with them a block takes about a millisecond.
-const WIDE: usize = 256;
+pub(super) const WIDE: usize = 256;
 /// Weight rows of a block.
 const BLOCK: usize = 64;
 /// Weights of a row in a block.
@@ -46,7 +46,7 @@ pub fn run(operands: &[Operand], pool: &Pool, pace: &Pace<'_>) -> Result<Work, K
     let (k, m, n) = (w.length(), w.ne[1] as usize, x.ne[1] as usize);
     let batches = x.ne[2] as usize * x.ne[3] as usize;
     // Whole batches while several fit, else part of the columns of one.
-    let columns = (HELD / k.max(1)).clamp(1, n.min(WIDE));
+    let columns = Job::columns(k).min(n.min(WIDE));
     let together = if columns < n {
         1
     } else {
@@ -57,26 +57,16 @@ pub fn run(operands: &[Operand], pool: &Pool, pace: &Pace<'_>) -> Result<Work, K
         let batches = batch..batches.min(batch + together);
         for column in (0..n).step_by(columns) {
             let columns = column..n.min(column + columns);
-            let mut job = Job {
+            let job = Job {
                 dst,
                 w,
                 x,
                 batches: batches.clone(),
                 columns,
-                level: pool.level,
-                held: std::mem::take(&mut held),
+                chosen: None,
+                held,
             };
-            job.fetch(pace)?;
-            let work = 2 * (k * job.rows()) as u64;
-            // Whole blocks, so that results do not depend on the number of threads.
-            let unit = if job.columns.len() >= MANY { BLOCK } else { 1 };
-            let units = m.div_ceil(unit);
-            pool.threads
-                .split(units, work * m as u64, pace, |range, goes_on| {
-                    let rows = range.start * unit..m.min(range.end * unit);
-                    let _ = job.part(rows, goes_on);
-                })?;
-            held = job.held;
+            held = job.carry(pool, pace)?;
         }
     }
     Ok(Work {
@@ -101,14 +91,21 @@ fn ask(goes_on: &mut GoesOn<'_>, work: usize) -> Result<(), Stop> {
     }
 }
 
+/// One expert, and the slots (and their tokens) that chose it.
+pub(super) struct Chosen {
+    pub expert: u32,
+    pub slots: Vec<[u32; 2]>,
+}
+
 /// Some columns of some batches, by all weights.
-struct Job {
+pub(super) struct Job {
     dst: Operand,
     w: Operand,
     x: Operand,
     batches: Range<usize>,
     columns: Range<usize>,
-    level: Level,
+    /// The columns are its slots, the weights its expert's.
+    chosen: Option<Chosen>,
     /// The activations, a row after the other; none where a row is too long.
     held: Vec<f32>,
 }
@@ -118,6 +115,40 @@ struct Job {
     reason = "rows, columns and batches are below ne, a u32"
 )]
 impl Job {
+    /// Columns whose activations can be held, one at least.
+    pub fn columns(k: usize) -> usize {
+        (HELD / k.max(1)).max(1)
+    }
+
+    /// The slots of one expert; `held` is memory from the job before.
+    pub fn of_expert([dst, w, x]: [Operand; 3], chosen: Chosen, held: Vec<f32>) -> Self {
+        Self {
+            dst,
+            w,
+            x,
+            batches: 0..1,
+            columns: 0..chosen.slots.len(),
+            chosen: Some(chosen),
+            held,
+        }
+    }
+
+    /// Computes and stores all of it; gives its memory back.
+    pub fn carry(mut self, pool: &Pool, pace: &Pace<'_>) -> Result<Vec<f32>, KernelError> {
+        self.fetch(pace)?;
+        let m = self.w.ne[1] as usize;
+        let work = 2 * (self.k() * self.rows()) as u64;
+        // Whole blocks, so that results do not depend on the number of threads.
+        let many = self.columns.len() >= MANY;
+        let unit = if many { BLOCK } else { 1 };
+        let (units, work) = (m.div_ceil(unit), work * m as u64);
+        pool.threads.split(units, work, pace, |range, goes_on| {
+            let rows = range.start * unit..m.min(range.end * unit);
+            let _ = self.part(rows, pool.level, goes_on);
+        })?;
+        Ok(self.held)
+    }
+
     fn k(&self) -> usize {
         self.w.length()
     }
@@ -134,8 +165,33 @@ impl Job {
 
     /// Whose weights a batch takes.
     fn weights_of(&self, [b2, b3]: [u32; 2]) -> [u32; 2] {
+        if let Some(chosen) = &self.chosen {
+            return [chosen.expert, 0];
+        }
         let (w, x) = (&self.w, &self.x);
         [b2 / (x.ne[2] / w.ne[2]), b3 / (x.ne[3] / w.ne[3])]
+    }
+
+    /// The row of activations of a column.
+    fn source(&self, column: usize, [b2, b3]: [u32; 2]) -> [u32; 3] {
+        match &self.chosen {
+            None => [column as u32, b2, b3],
+            Some(chosen) => {
+                let [slot, token] = chosen.slots[column];
+                [slot % self.x.ne[1], token, 0]
+            }
+        }
+    }
+
+    /// The row of results of a column.
+    fn target(&self, column: usize, [b2, b3]: [u32; 2]) -> [u32; 3] {
+        match &self.chosen {
+            None => [column as u32, b2, b3],
+            Some(chosen) => {
+                let [slot, token] = chosen.slots[column];
+                [slot, token, 0]
+            }
+        }
     }
 
     /// Copies the activations once; the weights stay where they are.
@@ -152,11 +208,11 @@ impl Job {
             .clone()
             .flat_map(|batch| self.columns.clone().map(move |column| (batch, column)));
         for ((batch, column), into) in places.zip(held.chunks_exact_mut(k)) {
-            let [b2, b3] = self.place(batch);
+            let source = self.source(column, self.place(batch));
             strips(k, STRIP, |first, length| {
                 pace.spend(16 + 2 * length as u64)?;
                 let into = &mut into[first..first + length];
-                self.x.load([column as u32, b2, b3], first, into);
+                self.x.load(source, first, into);
                 Ok(())
             })?;
         }
@@ -165,20 +221,25 @@ impl Job {
     }
 
     /// The results of some weight rows.
-    fn part(&self, range: Range<usize>, goes_on: &mut GoesOn<'_>) -> Result<(), Stop> {
+    fn part(
+        &self,
+        range: Range<usize>,
+        level: Level,
+        goes_on: &mut GoesOn<'_>,
+    ) -> Result<(), Stop> {
         let k = self.k();
         for (index, batch) in self.batches.clone().enumerate() {
             let to = self.place(batch);
             let from = self.weights_of(to);
             let size = k * self.columns.len();
             if k > HELD {
-                self.long(range.clone(), from, to, goes_on)?;
+                self.long(range.clone(), (from, to), level, goes_on)?;
             } else if k > 0 && self.columns.len() >= MANY {
                 let x = &self.held[index * size..(index + 1) * size];
                 self.blocks(range.clone(), from, to, x, goes_on)?;
             } else {
                 let x = &self.held[index * size..(index + 1) * size];
-                self.dots(range.clone(), from, to, x, goes_on)?;
+                self.dots(range.clone(), (from, to), x, level, goes_on)?;
             }
         }
         Ok(())
@@ -186,16 +247,16 @@ impl Job {
 
     /// Stores results of neighbouring weight rows in one column.
     fn put(&self, first: usize, column: usize, to: [u32; 2], values: &[f32]) {
-        self.dst.store([column as u32, to[0], to[1]], first, values);
+        self.dst.store(self.target(column, to), first, values);
     }
 
     /// Row by row, by all columns.
     fn dots(
         &self,
         range: Range<usize>,
-        from: [u32; 2],
-        to: [u32; 2],
+        (from, to): ([u32; 2], [u32; 2]),
         x: &[f32],
+        level: Level,
         goes_on: &mut GoesOn<'_>,
     ) -> Result<(), Stop> {
         let k = self.k();
@@ -217,10 +278,10 @@ impl Job {
                 let x = &x[index * k..(index + 1) * k];
                 let value = if self.w.is_dense() {
                     // SAFETY: a dense row of k elements inside the checked extent.
-                    unsafe { simd::dot(self.level, self.w.ty, self.w.at(place, 0), x) }
+                    unsafe { simd::dot(level, self.w.ty, self.w.at(place, 0), x) }
                 } else {
                     // SAFETY: a private row of k elements.
-                    unsafe { simd::dot(self.level, DType::F32, row.as_ptr().cast(), x) }
+                    unsafe { simd::dot(level, DType::F32, row.as_ptr().cast(), x) }
                 };
                 self.put(at, column, to, &[value]);
             }
@@ -232,8 +293,8 @@ impl Job {
     fn long(
         &self,
         range: Range<usize>,
-        from: [u32; 2],
-        to: [u32; 2],
+        (from, to): ([u32; 2], [u32; 2]),
+        level: Level,
         goes_on: &mut GoesOn<'_>,
     ) -> Result<(), Stop> {
         let (mut w, mut x) = (vec![0.0; STRIP], vec![0.0; STRIP]);
@@ -244,9 +305,9 @@ impl Job {
                     ask(goes_on, 8 * length)?;
                     let (w, x) = (&mut w[..length], &mut x[..length]);
                     self.w.load([at as u32, from[0], from[1]], first, w);
-                    self.x.load([column as u32, to[0], to[1]], first, x);
+                    self.x.load(self.source(column, to), first, x);
                     // SAFETY: both are private and equally long.
-                    let sum = unsafe { simd::dot(self.level, DType::F32, w.as_ptr().cast(), x) };
+                    let sum = unsafe { simd::dot(level, DType::F32, w.as_ptr().cast(), x) };
                     total += f64::from(sum);
                     Ok(())
                 })?;

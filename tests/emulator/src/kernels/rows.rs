@@ -11,10 +11,15 @@ const STRIP: usize = 1024;
 const MOST: u64 = 1 << 24;
 
 /// Copies all indices once and checks each against the table.
-fn indices(operand: &Operand, rows: u32, pace: &Pace<'_>) -> Result<Vec<u32>, KernelError> {
+pub(super) fn indices(
+    operand: &Operand,
+    number: usize,
+    rows: u32,
+    pace: &Pace<'_>,
+) -> Result<Vec<u32>, KernelError> {
     let count = operand.elements();
     if count > MOST {
-        return Err(operand.shape(2, 0, 1 << 24));
+        return Err(operand.shape(number, 0, 1 << 24));
     }
     let mut all = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
     for at in 0..operand.rows() {
@@ -25,7 +30,7 @@ fn indices(operand: &Operand, rows: u32, pace: &Pace<'_>) -> Result<Vec<u32>, Ke
                 Ok(row) if row < rows => all.push(row),
                 _ => {
                     return Err(KernelError::Index {
-                        operand: 2,
+                        operand: number,
                         index,
                         rows,
                     });
@@ -74,7 +79,7 @@ pub fn get(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> {
     table.size(1, 2, dst.ne[2])?;
     table.size(1, 3, dst.ne[3])?;
     apart(operands, false)?;
-    let rows = indices(&which, table.ne[1], pace)?;
+    let rows = indices(&which, 2, table.ne[1], pace)?;
     let mut line = [0.0; STRIP];
     for at in 0..dst.rows() {
         let [i, j, l] = dst.row(at);
@@ -92,7 +97,7 @@ pub fn get(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> {
 pub fn set(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> {
     count(operands, 3..=3)?;
     let [dst, src, which] = [operands[0], operands[1], operands[2]];
-    dst.real(0)?;
+    dst.takes_reals(0)?;
     src.real(1)?;
     which.indices(2)?;
     src.size(1, 0, dst.ne[0])?;
@@ -106,7 +111,7 @@ pub fn set(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> {
     which.divides(2, 2, src.ne[3])?;
     which.size(2, 3, 1)?;
     apart(operands, false)?;
-    let rows = indices(&which, dst.ne[1], pace)?;
+    let rows = indices(&which, 2, dst.ne[1], pace)?;
     let mut line = [0.0; STRIP];
     for at in 0..src.rows() {
         let [i, j, l] = src.row(at);

@@ -119,6 +119,15 @@ impl Operand {
         }
     }
 
+    /// Wants a type that real numbers are rounded to: real, or blocks that can be made. Kernels 1.8.
+    pub fn takes_reals(&self, operand: usize) -> Result<(), KernelError> {
+        if matches!(self.ty, DType::Q4_0 | DType::Q8_0) {
+            Ok(())
+        } else {
+            self.real(operand)
+        }
+    }
+
     /// Wants indices.
     pub fn indices(&self, operand: usize) -> Result<(), KernelError> {
         if matches!(self.ty, DType::I32 | DType::I64) {

@@ -4,7 +4,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use jalapeno_hw::kernels::DType;
 
-use super::blocks;
+use super::{blocks, pack};
 
 /// An operand whose whole extent was checked.
 #[derive(Clone, Copy, Debug)]
@@ -162,7 +162,7 @@ impl Operand {
         }
     }
 
-    /// Stores elements of a row from `first` on, rounding to nearest even.
+    /// Stores elements of a row from `first` on, rounding to nearest even; whole blocks.
     pub fn store(&self, row: [u32; 3], first: usize, from: &[f32]) {
         debug_assert!(first + from.len() <= self.length());
         let (at, step) = (self.at(row, first), self.step());
@@ -181,7 +181,9 @@ impl Operand {
                 reason = "the conversion that COPY defines: saturating"
             )]
             DType::I32 => put(from, at, step, |value| value as i32),
-            DType::I64 | DType::Q4_0 | DType::Q8_0 | DType::Q4K | DType::Q6K => {}
+            DType::Q4_0 => pack(from, at, step, pack::q4_0),
+            DType::Q8_0 => pack(from, at, step, pack::q8_0),
+            DType::I64 | DType::Q4K | DType::Q6K => {}
         }
     }
 
@@ -257,6 +259,20 @@ fn unpack<const N: usize, const BYTES: usize>(
         // SAFETY: block i lies in the operand's checked extent; bytes have no alignment.
         let block = unsafe { at.wrapping_add(i * step).cast::<[u8; BYTES]>().read() };
         values(&block, into);
+    }
+}
+
+/// Makes whole blocks.
+fn pack<const N: usize, const BYTES: usize>(
+    from: &[f32],
+    at: *mut u8,
+    step: usize,
+    make: impl Fn(&[f32; N]) -> [u8; BYTES],
+) {
+    for (i, from) in from.as_chunks::<N>().0.iter().enumerate() {
+        let block = at.wrapping_add(i * step).cast::<[u8; BYTES]>();
+        // SAFETY: block i lies in the destination's checked extent; bytes have no alignment.
+        unsafe { block.write(make(from)) };
     }
 }
 
