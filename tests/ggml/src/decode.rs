@@ -24,7 +24,8 @@ const PROMPTS: [&str; 5] = [
 ];
 const TOKENS: u32 = 200;
 
-const DEADLINE: Duration = Duration::from_secs(120);
+/// Longer than the plug-in waits for a graph.
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// How far a logit may lie from the CPU's that computed with the dequantised weights. Weights are the
 /// same numbers then, so that only the order of sums differs; the greatest logits are about 0.6.

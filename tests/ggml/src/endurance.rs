@@ -117,12 +117,12 @@ pub const FAULTS: [&str; 5] = [
 /// A card that fails in the middle: an error, no wrong token before it, and the next run works.
 pub fn broken(root: &Root, fault: &str) -> Result<String, String> {
     let model = plain(root)?;
-    let whole = decode(root, None, &[&model, "64"])?;
+    let whole = decode(root, None, &[&model, "600"])?;
     whole.success()?;
-    // Far enough in that the model is loaded and some tokens were told.
-    let armed = format!("{fault}@2000");
+    // Far enough in that the model is loaded and some hundred tokens were told.
+    let armed = format!("{fault}@2500");
     let card = Card::start(&root.run, &[&armed]).map_err(|why| why.to_string())?;
-    let words = [&*model, "64"];
+    let words = [&*model, "600"]; // past the end of the context, twice
     let mut broken = None;
     for run in 0..8 {
         let said = decode(root, Some(&card), &words)?;

@@ -20,7 +20,7 @@ use root::{Missing, Root};
 const HELP: &str = "\
 usage: ggml-tests [GATE...] [OPERATION...]
 gates: ops archs greedy quantised long faults bench; without any, all of them
-quick: all of them but the long run, the slow operations and three of the faults
+quick: all of them but the slow operations and most faults
 operations, as ggml names them (MUL_MAT): of the gate ops, these alone
 BLESS=1 writes tests/ggml/pinned anew";
 
@@ -104,19 +104,14 @@ fn run(
         report.case("llama-bench on the card", endurance::bench(root, &fresh()?));
     }
     if wanted("faults") {
-        // All but the first take the plug-in's deadline of 10 s.
-        let count = if quick { 2 } else { endurance::FAULTS.len() };
+        // All but the first take the plug-in's deadline, two minutes each.
+        let count = if quick { 1 } else { endurance::FAULTS.len() };
         for fault in &endurance::FAULTS[..count] {
             let name = format!("a card that fails by {fault} is an error, and the next run works");
             report.case(&name, endurance::broken(root, fault));
         }
     }
-    if quick && !named("long") {
-        report.skip(
-            "10,000 tokens",
-            "take too long for make test; make test-ggml runs them",
-        );
-    } else if wanted("long") {
+    if wanted("long") {
         let name = "10,000 tokens with context shift in steady memory";
         report.case(name, endurance::long(root, &fresh()?));
     }

@@ -50,7 +50,6 @@ pub const SLOW: &[&str] = &[
     "MUL_MAT",
     "MUL_MAT_ID",
     "ROPE",
-    "SOFT_MAX",
     "SUB",
 ];
 
