@@ -38,12 +38,19 @@ bool get_rows(Node n) noexcept {
            ggml_nelements(n->src[1]) <= 1 << 24;
 }
 
+/* Types that the card makes of real numbers. */
+bool made(Node t) noexcept { return real(t) || t->type == GGML_TYPE_Q8_0 || t->type == GGML_TYPE_Q4_0; }
+
 bool set_rows(Node n) noexcept {
-    return real(n) && real(n->src[0]) && index(n->src[1]) && ggml_nelements(n->src[1]) <= 1 << 24;
+    return made(n) && real(n->src[0]) && index(n->src[1]) && ggml_nelements(n->src[1]) <= 1 << 24;
 }
 
 bool mul_mat(Node n) noexcept {
     return real(n) && (real(n->src[0]) || block(n->src[0])) && real(n->src[1]) && !empty(n->src[0]);
+}
+
+bool mul_mat_id(Node n) noexcept {
+    return mul_mat(n) && index(n->src[2]) && ggml_nelements(n->src[2]) <= 1 << 24;
 }
 
 bool rms_norm(Node n) noexcept {
@@ -184,10 +191,12 @@ bool gated(Node n) noexcept {
 }
 
 bool copy(Node n) noexcept {
-    const ggml_type to = n->type, from = n->src[0]->type;
-    if (block(n)) return false;
-    return to == from || (real(n) && real(n->src[0])) || (to == GGML_TYPE_I32 && from == GGML_TYPE_F32) ||
-           (to == GGML_TYPE_F32 && from == GGML_TYPE_I32);
+    const Node from = n->src[0];
+    /* The card rounds halves away from zero (Kernels 1.8), ggml's CPU to even: BF16 makes many halves. */
+    if (from->type == GGML_TYPE_BF16 && n->type == GGML_TYPE_Q8_0) return false;
+    return n->type == from->type || (real(from) && made(n)) || (block(from) && real(n)) ||
+           (n->type == GGML_TYPE_I32 && from->type == GGML_TYPE_F32) ||
+           (n->type == GGML_TYPE_F32 && from->type == GGML_TYPE_I32);
 }
 
 /* ---- How a LAUNCH is written ------------------------------------------------------------------ */
@@ -199,6 +208,10 @@ bool write_1(Node n, std::uint32_t kernel, Launch &l) noexcept {
 
 bool write_2(Node n, std::uint32_t kernel, Launch &l) noexcept {
     return write_1(n, kernel, l) && l.operand(n->src[1]);
+}
+
+bool write_3(Node n, std::uint32_t kernel, Launch &l) noexcept {
+    return write_2(n, kernel, l) && l.operand(n->src[2]);
 }
 
 /* As write_1, with op_params 0 as word 0. */
@@ -282,6 +295,7 @@ constexpr Table all_rows() noexcept {
     table.of[GGML_OP_GET_ROWS] = {get_rows, write_2, JALAPENO_HW_KERNEL_ID_GET_ROWS, 0b11, false};
     table.of[GGML_OP_SET_ROWS] = {set_rows, write_2, JALAPENO_HW_KERNEL_ID_SET_ROWS, 0b11, false};
     table.of[GGML_OP_MUL_MAT] = {mul_mat, write_2, JALAPENO_HW_KERNEL_ID_MUL_MAT, 0b11, false};
+    table.of[GGML_OP_MUL_MAT_ID] = {mul_mat_id, write_3, JALAPENO_HW_KERNEL_ID_MUL_MAT_ID, 0b111, false};
     table.of[GGML_OP_RMS_NORM] = {rms_norm, write_word, JALAPENO_HW_KERNEL_ID_RMS_NORM, 0b1, true};
     table.of[GGML_OP_SOFT_MAX] = {soft_max, write_soft_max, JALAPENO_HW_KERNEL_ID_SOFT_MAX, 0b111, true};
     table.of[GGML_OP_FLASH_ATTN_EXT] = {attention, write_attention, JALAPENO_HW_KERNEL_ID_ATTENTION, 0b11111, false};
