@@ -27,7 +27,6 @@ const PROFILED: QueueOptions = QueueOptions {
     vector: None,
     delivery: jalapeno::Delivery::BySequence,
     profile: true,
-    priority: jalapeno::hw::queue::PriorityBand::Normal,
 };
 
 #[test]

@@ -2,7 +2,6 @@
 
 pub mod answer;
 pub mod asking;
-mod bands;
 pub mod board;
 pub mod card;
 pub mod client;

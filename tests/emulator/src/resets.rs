@@ -36,17 +36,18 @@ impl Engine {
                 card.abandon.fetch_and(!1, Ordering::Release);
             }
             Order::Kick(number) => {
-                if let Some((home, index)) = self.home_of(number) {
-                    if let Some(queue) = home.queues.get_mut(index) {
+                let index = self.queues.iter().position(|queue| queue.number == number);
+                if let Some(index) = index {
+                    if let Some(queue) = self.queues.get_mut(index) {
                         queue.deaf = false;
                     }
-                    home.look_at_doorbell(index);
+                    self.look_at_doorbell(index);
                 }
             }
             Order::Quiesce(wanted) => {
                 self.quiesced = wanted;
                 card.quiesce_by.store(0, Ordering::Release);
-                let idle = wanted || !self.any_queue(|_| true);
+                let idle = wanted || self.queues.is_empty();
                 card.idle.store(idle, Ordering::Release);
                 card.set_state(card.serving_state());
             }
@@ -58,7 +59,7 @@ impl Engine {
 
     fn scrub(&mut self) {
         let card = &self.card;
-        let allowed = self.quiesced || !self.any_queue(|_| true);
+        let allowed = self.quiesced || self.queues.is_empty();
         let phase = if allowed && card.hbm.scrub().is_ok() {
             card.scrub_count.fetch_add(1, Ordering::Relaxed);
             ScrubPhase::Done
@@ -91,14 +92,7 @@ impl Engine {
             ResetLevel::Queue => self.reset_queue(queue),
             ResetLevel::Engines => {
                 self.halted = false;
-                let mut numbers = Vec::new();
-                self.any_queue(|queue| {
-                    numbers.push(queue.number);
-                    false
-                });
-                if let Some(urgent) = self.urgent() {
-                    urgent.halted = false;
-                }
+                let numbers: Vec<_> = self.queues.iter().map(|queue| queue.number).collect();
                 for number in numbers {
                     self.reset_queue(number);
                 }
@@ -121,10 +115,10 @@ impl Engine {
 
     /// Cancels a queue's packets; it stops and can be resumed. Whether there is such a queue.
     fn reset_queue(&mut self, number: u16) -> bool {
-        let Some((home, index)) = self.home_of(number) else {
+        let Some(index) = self.queues.iter().position(|queue| queue.number == number) else {
             return false;
         };
-        if let Some(queue) = home.queues.get_mut(index) {
+        if let Some(queue) = self.queues.get_mut(index) {
             queue.deaf = false;
             queue.block = None;
             queue.tally = None;
@@ -133,7 +127,7 @@ impl Engine {
                 return true;
             }
         }
-        home.fail(index, Trouble::new(FaultCode::QueueReset), &[0; 8]);
+        self.fail(index, Trouble::new(FaultCode::QueueReset), &[0; 8]);
         true
     }
 
@@ -141,7 +135,6 @@ impl Engine {
     pub(crate) fn reset_device(&mut self) {
         let card = Arc::clone(&self.card);
         self.queues.clear();
-        *self.runner.urgent.get_mut() = None;
         self.halted = false;
         self.quiesced = false;
         card.doorbells.span().set(0);

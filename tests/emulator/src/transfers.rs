@@ -6,7 +6,7 @@ use jalapeno_hw::packets::{Copy, CopyStrided, Fill};
 
 use crate::energy::{Engine, Work};
 use crate::execute::{BOUNCE_BYTES, Failure, Runner, Running};
-use crate::memory::{Intent, Piece};
+use crate::memory::{Intent, Piece, STEP_BYTES};
 use crate::trouble::Trouble;
 
 /// Rows of a strided copy between two looks at deadlines and resets.
@@ -22,11 +22,11 @@ impl Runner {
             return Ok(());
         }
         refuse_overlap((from, bytes), (to, bytes))?;
-        let started = (bytes >= TIMED_BYTES).then(|| self.own_time());
+        let started = (bytes >= TIMED_BYTES).then(|| self.card.now());
         self.find(from, to, bytes)?;
         let mut done = 0;
         loop {
-            let step = self.step().min(bytes - done);
+            let step = STEP_BYTES.min(bytes - done);
             if done > 0 {
                 self.find(from + done, to + done, step)?;
             }
@@ -73,7 +73,7 @@ impl Runner {
                 .ok_or_else(|| memory.unmapped(address, intent))?;
         }
         refuse_overlap((copy.source, from_bytes), (copy.destination, to_bytes))?;
-        let started = self.own_time();
+        let started = self.card.now();
         let place = |index: u32| {
             let index = u64::from(index);
             let from = copy.source + index * copy.source_stride;
@@ -87,12 +87,11 @@ impl Runner {
                 self.breathe(running)?;
             }
         }
-        let rows_a_step = (self.step() / 4 / row).clamp(1, STEP_ROWS.into());
         for index in 0..rows {
             let (from, to) = place(index);
             self.find(from, to, row)?;
             self.transfer(from, to, row)?;
-            if u64::from(index) % rows_a_step == rows_a_step - 1 {
+            if index % STEP_ROWS == STEP_ROWS - 1 || row >= STEP_BYTES / 4 {
                 self.breathe(running)?;
             }
         }
@@ -111,7 +110,7 @@ impl Runner {
         if bytes == 0 {
             return Ok(());
         }
-        let started = (bytes >= TIMED_BYTES).then(|| self.own_time());
+        let started = (bytes >= TIMED_BYTES).then(|| self.card.now());
         self.to.clear();
         self.card
             .memory()
@@ -127,7 +126,7 @@ impl Runner {
         }
         let mut done = 0;
         loop {
-            let step = self.step().min(BOUNCE_BYTES as u64).min(bytes - done);
+            let step = (BOUNCE_BYTES as u64).min(bytes - done);
             let memory = self.card.memory();
             self.to.clear();
             memory.find(to + done, step, Intent::Write, &mut self.to)?;
@@ -213,7 +212,7 @@ impl Runner {
                 work.link_bytes += bytes;
             }
         }
-        let took = started.map_or(0, |started| self.own_time().saturating_sub(started));
+        let took = started.map_or(0, |started| self.card.now().saturating_sub(started));
         self.card.meter.add(Engine::Copy, work, took);
     }
 }
