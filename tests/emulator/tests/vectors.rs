@@ -96,7 +96,7 @@ kernels! {
     div, 91, 91;
     soft_max_sinks, 31, 31;
     rope_sections, 74, 74;
-    attention, 211, 211;
+    attention, 214, 214;
     get_rows_blocks, 84, 100;
     mul_mat_blocks, 124, 132;
     mul_mat_id, 96, 96;
