@@ -13,7 +13,7 @@ fn open_soon(board: &jalapeno_emulator::board::Board) -> std::sync::Arc<Device> 
     let begin = Instant::now();
     loop {
         match open(board, Role::Compute) {
-            Err(Error::Busy { .. }) if begin.elapsed() < Duration::from_secs(1) => {
+            Err(Error::Busy { .. }) if begin.elapsed() < SOON => {
                 std::thread::sleep(Duration::from_millis(1));
             }
             other => return other.unwrap(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jalapeno::error::{Code, Error};
 use jalapeno::session::QueueOptions;
-use jalapeno::{Completions, Seq};
+use jalapeno::{Completions, Seq, Session};
 use jalapeno_tests::invariants::{conserved, punctual};
 use jalapeno_tests::packet::{nop, signal, wait};
 use jalapeno_tests::stage::{by_sequence, delivering};
@@ -80,15 +80,22 @@ fn a_number_that_was_not_submitted_is_refused_at_once() {
 #[test]
 fn several_waiters_each_wake_for_their_own_job() {
     let stage = stage();
-    let session = stage.session();
+    // A host that stalls makes one round late, or two; a wake that is lost makes all of them so.
+    let rounds: Vec<_> = (0..5)
+        .map_while(|_| several_waiters(&stage.session()).err())
+        .collect();
+    assert!(rounds.len() < 5, "each round: {rounds:#?}");
+}
+
+/// A round of it; what was late in it, or was found by the library's own look beside interrupts.
+fn several_waiters(session: &Session) -> Result<(), String> {
     let gate = session.fence(0).unwrap();
-    let mut queue = by_sequence(&session, 32);
+    let mut queue = by_sequence(session, 32);
     let seqs: Vec<Seq> = (1..=8)
         .map(|value| queue.submit_one(&wait(gate.address(), value)).unwrap())
         .collect();
     let completions = queue.completions();
-    // Steps in which the host was starved for longer than the library's own look beside interrupts.
-    let mut starved = 0;
+    let mut slowest = Duration::ZERO;
     std::thread::scope(|scope| {
         // Two for each job, the last job's first.
         let waiters: Vec<_> = seqs
@@ -98,18 +105,18 @@ fn several_waiters_each_wake_for_their_own_job() {
             .map(|seq| scope.spawn(move || completions.wait(seq, Some(SOON))))
             .collect();
         std::thread::sleep(Duration::from_millis(30));
-        assert!(waiters.iter().all(|waiter| !waiter.is_finished()));
         for (value, &seq) in (1..).zip(&seqs) {
+            let open = 18 - 2 * usize::try_from(value).unwrap();
+            let waiting = waiters.iter().filter(|w| !w.is_finished()).count();
+            assert_eq!(waiting, open, "before {value} is signalled");
             let signalled = Instant::now();
             gate.signal(value).unwrap();
             completions.wait(seq, Some(SOON)).unwrap();
-            let open = 16 - 2 * usize::try_from(value).unwrap();
-            let begin = Instant::now();
-            while waiters.iter().filter(|w| !w.is_finished()).count() > open {
-                assert!(begin.elapsed() < Duration::from_millis(200), "{value}");
+            while waiters.iter().filter(|w| !w.is_finished()).count() > open - 2 {
+                assert!(signalled.elapsed() < SOON, "{value}");
                 std::thread::yield_now();
             }
-            starved += u64::from(signalled.elapsed() >= Duration::from_millis(100));
+            slowest = slowest.max(signalled.elapsed());
         }
         for waiter in waiters {
             waiter.join().unwrap().unwrap();
@@ -117,11 +124,11 @@ fn several_waiters_each_wake_for_their_own_job() {
     });
     let counters = completions.counters();
     conserved(&counters);
-    assert!(
-        counters.interrupts_missed <= starved,
-        "the interrupts came: {counters:?}, starved {starved} times"
-    );
-    assert!(counters.doorbells_rung_again <= starved, "{counters:?}");
+    let missed = counters.interrupts_missed + counters.doorbells_rung_again;
+    match missed == 0 && slowest < Duration::from_millis(100) {
+        true => Ok(()),
+        false => Err(format!("the slowest after {slowest:?}: {counters:?}")),
+    }
 }
 
 /// Sleeps until a descriptor is readable; whether it was in time.

@@ -9,10 +9,13 @@ use jalapeno::error::Result;
 use jalapeno::{Completion, Completions};
 
 use crate::events;
-use crate::stage::{LET_GO, Stage, let_go};
+use crate::stage::{LET_GO, SOON, Stage, let_go};
+use crate::stopwatch::Stopwatch;
 
 /// A wait ends by its deadline and this.
 pub const GRACE: Duration = Duration::from_millis(50);
+/// What a thread of the library's own has to say is said within this.
+const SAID: Duration = Duration::from_secs(2);
 /// What the allocator may keep for itself.
 const KEPT: u64 = 2 << 20;
 
@@ -106,20 +109,22 @@ impl Invariants {
     /// # Panics
     /// Where something is left.
     pub fn nothing_is_left(&self, stage: &Stage) {
-        let begin = Instant::now();
+        let (begin, watch) = (Instant::now(), Stopwatch::start());
         loop {
             let now = Held::now(stage);
             if now.is_as_before(&self.before) {
-                return;
+                break;
             }
             assert!(
-                begin.elapsed() < LET_GO,
+                begin.elapsed() < SOON,
                 "left behind: {now:?}\nbefore: {:?}\nsaid: {:?}",
                 self.before,
                 events::take()
             );
             std::thread::sleep(Duration::from_millis(2));
         }
+        let ours = watch.ours();
+        assert!(ours < LET_GO, "nothing is left, but only after {ours:?}");
     }
 
     /// I5: the library named the event, or does so in a moment (a thread of its own may).
@@ -134,7 +139,7 @@ impl Invariants {
             if said.iter().any(|line| line.contains(name)) {
                 return;
             }
-            assert!(begin.elapsed() < GRACE, "{name} was not said: {said:?}");
+            assert!(begin.elapsed() < SAID, "{name} was not said: {said:?}");
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -207,23 +212,14 @@ impl Tally {
 /// I6: runs a wait and gives what it gave and how long that took on the wall.
 ///
 /// # Panics
-/// Where it ends later than `limit` and a grace, not counting the time for which the host's
-/// scheduler kept this thread from running.
+/// Where it ends later than `limit` and a grace, by a [`Stopwatch`].
 pub fn punctual<T>(limit: Duration, wait: impl FnOnce() -> T) -> (T, Duration) {
-    let (begin, starved) = (Instant::now(), starved());
+    let watch = Stopwatch::start();
     let outcome = wait();
-    let elapsed = begin.elapsed();
-    let took = elapsed.saturating_sub(self::starved().saturating_sub(starved));
+    let (elapsed, took) = watch.stop();
     assert!(
         took <= limit + GRACE,
         "a wait of {limit:?} took {took:?} ({elapsed:?} on the wall)"
     );
     (outcome, elapsed)
-}
-
-/// How long this thread was ready to run and did not.
-fn starved() -> Duration {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanos = text.split_whitespace().nth(1);
-    Duration::from_nanos(nanos.and_then(|nanos| nanos.parse().ok()).unwrap_or(0))
 }

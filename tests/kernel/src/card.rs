@@ -22,7 +22,8 @@ pub struct Card {
     emulator: Held,
 }
 
-const UP_BY: Duration = Duration::from_secs(5);
+/// Long enough on a host that has stalled; it is there in milliseconds.
+const UP_BY: Duration = Duration::from_secs(60);
 
 impl Card {
     /// Starts an emulator whose socket and log are in `folder`, and waits until it listens.
@@ -37,8 +38,7 @@ impl Card {
         let mut held = Held::start(
             &program,
             &arguments,
-            log.try_clone()?.into(),
-            Stdio::from(log),
+            [Stdio::null(), log.try_clone()?.into(), Stdio::from(log)],
         )?;
         let started = Instant::now();
         while !socket.exists() {

@@ -50,12 +50,16 @@ pub struct Held(pub Child);
 
 impl Held {
     /// Starts a command so that the kernel kills it when the thread that started it ends.
-    pub fn start(program: &Path, arguments: &[String], out: Stdio, err: Stdio) -> io::Result<Self> {
+    pub fn start(
+        program: &Path,
+        arguments: &[String],
+        [input, out, err]: [Stdio; 3],
+    ) -> io::Result<Self> {
         Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program)
             .args(arguments)
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(out)
             .stderr(err)
             .spawn()
@@ -135,9 +139,13 @@ impl Machine<'_> {
         let mut qemu = Held::start(
             &self.qemu,
             &self.arguments(&console),
-            Stdio::piped(),
-            File::create(&errors)?.into(),
+            [
+                Stdio::piped(),
+                Stdio::piped(),
+                File::create(&errors)?.into(),
+            ],
         )?;
+        let mut answers = qemu.0.stdin.take();
         let port = qemu
             .0
             .stdout
@@ -154,6 +162,9 @@ impl Machine<'_> {
                     if let Some(case) = marks.line(&line, hands.cards()) {
                         writeln!(kept, "{case}")?;
                         report.line(&case);
+                    }
+                    if let (Some(answers), true) = (&mut answers, Marks::is_one(&line)) {
+                        answers.write_all(Marks::SEEN)?;
                     }
                     if let Some(words) = line.strip_prefix("HOST ")
                         && let Err(why) = hands.obey(words)

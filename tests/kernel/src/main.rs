@@ -122,7 +122,7 @@ const BOOTS: [Boot; 6] = [
 ];
 
 /// The longest boot takes a minute and a half; with both cores taken by others several times that.
-const DEADLINE: Duration = Duration::from_secs(480);
+const DEADLINE: Duration = Duration::from_secs(900);
 
 /// Openings of a leg, at most: each costs two resets, which the specification gives 100 ms each. The
 /// library's two boots have 135 each: 22 to fail each ioctl once, 16 to kill an owner at each step.

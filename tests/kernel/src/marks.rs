@@ -1,8 +1,8 @@
 //! Marks: what the cards count between two lines of a guest's report.
 //!
 //! `MARK name begin` · `MARK name end MOST words`, MOST being the number of socket messages that
-//! there may have been, or `any`, where the number is for information. The guest waits a little
-//! after each, so that what follows is not counted with it.
+//! there may have been, or `any`, where the number is for information. The guest waits after each for
+//! the answer `SEEN`, so that what follows is not counted with it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +16,14 @@ pub struct Marks {
 }
 
 impl Marks {
+    /// What the guest is told once a mark has been counted.
+    pub const SEEN: &[u8] = b"SEEN\n";
+
+    /// Whether a line of the report is a mark, which waits for its answer.
+    pub fn is_one(line: &str) -> bool {
+        line.starts_with("MARK ")
+    }
+
     /// Takes a line of a machine with these cards; the end of an interval is a case, which it gives
     /// as the report reads it.
     pub fn line(&mut self, line: &str, cards: &[Card]) -> Option<String> {

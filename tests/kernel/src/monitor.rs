@@ -15,7 +15,7 @@ pub struct Monitor {
 }
 
 /// QEMU answers at once; a busy host may take its time.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(60);
 
 impl Monitor {
     /// Connects to the socket that QEMU serves.

@@ -24,6 +24,10 @@ pub struct Case {
     pub reason: String,
 }
 
+/// How much of a story's talk is kept, and how much of it is said beside a failed case.
+const TALK_LINES: usize = 2000;
+const LAST_WORDS: usize = 1000;
+
 /// The lines of the report port, read one at a time.
 ///
 /// `BEGIN story` · `CASE name pass|fail|skip reason` · `END story status` · `DONE uptime`.
@@ -32,6 +36,8 @@ pub struct Case {
 pub struct Report {
     cases: Vec<Case>,
     story: Option<(String, usize)>,
+    /// What the story's programs said beside their cases.
+    talk: Vec<String>,
     done: bool,
 }
 
@@ -44,6 +50,7 @@ impl Report {
             "BEGIN" => {
                 self.unfinished();
                 self.story = Some((rest.to_owned(), self.cases.len()));
+                self.talk.clear();
             }
             "CASE" => self.case(rest),
             "test" => self.rust_test(rest),
@@ -52,6 +59,7 @@ impl Report {
                 self.unfinished();
                 self.done = true;
             }
+            _ if self.talk.len() < TALK_LINES => self.talk.push(line.to_owned()),
             _ => {}
         }
     }
@@ -142,11 +150,37 @@ impl Report {
         } else if own.is_empty() && begun != "setup" {
             self.push("cases", Outcome::Failed, format!("{begun} ran no case"));
         }
+        self.explain(first);
         self.story = None;
     }
 
+    /// Puts the panic of each failed Rust test beside its case, as the harness repeats it at the end:
+    /// `---- NAME stdout ----` and lines up to the next such.
+    fn explain(&mut self, first: usize) {
+        for case in &mut self.cases[first..] {
+            let name = case.name.split_once('/').map_or("", |(_, name)| name);
+            let head = format!("---- {name} stdout ----");
+            let Some(at) = self.talk.iter().position(|line| line.trim() == head) else {
+                continue;
+            };
+            let words: Vec<&str> = self.talk[at + 1..]
+                .iter()
+                .map(|line| line.trim())
+                .take_while(|line| !line.starts_with("---- ") && *line != "failures:")
+                .filter(|line| !line.is_empty() && !line.starts_with("note: "))
+                .collect();
+            let words = words
+                .join(" | ")
+                .chars()
+                .take(LAST_WORDS)
+                .collect::<String>();
+            case.reason = format!("{}: {words}", case.reason);
+        }
+    }
+
     fn unfinished(&mut self) {
-        if let Some((story, _)) = self.story.take() {
+        if let Some((story, first)) = self.story.take() {
+            self.explain(first);
             self.push(&story, Outcome::Failed, "begun and never ended".to_owned());
         }
     }
@@ -253,6 +287,21 @@ mod tests {
         let text = "BEGIN r\nrunning 3 tests\ntest a::b ... ok\ntest c ... FAILED\n\
                     test d ... ignored, needs a card\nEND r 101\nDONE 1";
         assert_eq!(read(text), count(1, 1, 1));
+    }
+
+    #[test]
+    fn a_failed_test_says_why() {
+        let mut report = Report::default();
+        let text = "BEGIN r\ntest a::b ... FAILED\ntest c ... ok\nfailures:\n\n---- a::b stdout ----\n\n\
+                    thread 'a::b' panicked at x.rs:1:2:\n7 is too many\n\nfailures:\n    a::b\nEND r 101\nDONE 1";
+        text.lines().for_each(|line| report.line(line));
+        let reasons: Vec<_> = report
+            .close("")
+            .into_iter()
+            .map(|case| case.reason)
+            .collect();
+        let said = "FAILED: thread 'a::b' panicked at x.rs:1:2: | 7 is too many";
+        assert_eq!(reasons, [said, ""]);
     }
 
     #[test]

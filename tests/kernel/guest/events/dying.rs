@@ -46,7 +46,7 @@ pub fn told_by_the_deadline(stage: &Stage) -> String {
     let words = owner.line();
     let took = begin.elapsed();
     assert!(words.starts_with("device lost: "), "{words}");
-    assert!(took < DEADLINE + Duration::from_secs(1), "{took:?}");
+    assert!(took < DEADLINE * 2, "{took:?}");
     // The kernel goes on living beside it; its log is read to the end of the machine.
     std::thread::sleep(Duration::from_secs(3));
     std::mem::forget(owner); // nobody waits for the close

@@ -38,14 +38,23 @@ pub fn one_that_stays_is_named(stage: &Stage) -> String {
     for &backend in stage.backends() {
         let mut first = Part::start(part_of(backend), stage.card());
         first.hear("held");
-        let begin = Instant::now();
-        let error = Device::open_by(stage.card(), Role::Compute, backend).expect_err("in use");
-        let took = begin.elapsed();
-        let Error::Busy { holder, .. } = &error else {
-            panic!("{error}");
-        };
-        assert_eq!(*holder, Some(first.pid()), "{error}");
         let patience = Duration::from_secs(1)..Duration::from_secs(4);
+        let mut attempts = 0;
+        // The host may stall, but not each time.
+        let (error, took) = loop {
+            attempts += 1;
+            let begin = Instant::now();
+            let error = Device::open_by(stage.card(), Role::Compute, backend).expect_err("in use");
+            let took = begin.elapsed();
+            let Error::Busy { holder, .. } = &error else {
+                panic!("{error}");
+            };
+            assert_eq!(*holder, Some(first.pid()), "{error}");
+            assert!(took >= patience.start, "patience of {took:?}");
+            if patience.contains(&took) || attempts == 3 {
+                break (error, took);
+            }
+        };
         assert!(patience.contains(&took), "patience of {took:?}");
         told.push(format!("{error}, after {} ms", took.as_millis()));
     }

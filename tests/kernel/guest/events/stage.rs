@@ -11,7 +11,7 @@ use jalapeno::transport::opening::Backend;
 use jalapeno::{Device, HostOptions, QueueOptions, Role, Session};
 
 /// Long enough for anything that works, in a machine that is emulated on a busy host.
-pub const SOON: Duration = Duration::from_secs(15);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// See the file's head.
 #[derive(Debug)]

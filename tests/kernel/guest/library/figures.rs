@@ -18,10 +18,13 @@ fn nop() -> Packet {
     }
 }
 
-/// Tells the harness to look at the card's counters, and gives it the time.
+/// Tells the harness to look at the card's counters, and waits until it has.
 fn mark(line: &str) {
     println!("MARK {line}");
-    std::thread::sleep(Duration::from_millis(150));
+    let mut answer = String::new();
+    let heard = std::io::stdin().read_line(&mut answer);
+    heard.expect("the harness answers");
+    assert_eq!(answer.trim(), "SEEN", "MARK {line}");
 }
 
 pub fn polled_commands_send_no_message(card: &str) -> String {
@@ -99,7 +102,10 @@ fn messages_of_an_opening(card: &str) {
 pub fn an_opening_is_quick_beside_its_reset(card: &str) -> String {
     messages_of_an_opening(card);
     let mut best = (Duration::MAX, Duration::ZERO, Duration::ZERO);
-    for _ in 0..3 {
+    for attempt in 0..12 {
+        if attempt >= 3 && best.0 < STARVED {
+            break;
+        }
         let _ = ioctl::longest();
         let begin = Instant::now();
         let device = Device::open(card, Role::Compute).expect("it opens");
