@@ -12,6 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tests/emulator/", &["jalapeno-hw", "jalapeno-wire"]),
     ("tests/kernel/", &["jalapeno"]),
     ("tests/ggml/", &[]),
+    ("tests/stopwatch/", &[]),
 ];
 
 /// Crates that may use anything: they are tests.

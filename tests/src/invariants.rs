@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use jalapeno::completions::Counters;
 use jalapeno::error::Result;
 use jalapeno::{Completion, Completions};
+use jalapeno_stopwatch::Stopwatch;
 
 use crate::events;
 use crate::stage::{LET_GO, SOON, Stage, let_go};
-use crate::stopwatch::Stopwatch;
 
 /// A wait ends by its deadline and this.
 pub const GRACE: Duration = Duration::from_millis(50);

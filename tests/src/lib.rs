@@ -8,10 +8,9 @@ pub mod invariants;
 pub mod packet;
 pub mod shared;
 pub mod stage;
-pub mod stopwatch;
 
 pub use alone::Part;
 pub use invariants::Invariants;
+pub use jalapeno_stopwatch::{Stopwatch, calmly};
 pub use shared::Shared;
 pub use stage::{SOON, Stage, board, board_with, name, open, stage};
-pub use stopwatch::Stopwatch;

@@ -12,8 +12,7 @@ use jalapeno::session::{QueueOptions, Session};
 use jalapeno::{Delivery, Queue};
 use jalapeno_emulator::board::Board;
 use jalapeno_emulator::identity::Options;
-
-use crate::stopwatch::Stopwatch;
+use jalapeno_stopwatch::Stopwatch;
 
 /// Long enough for anything that works, on a machine with better things to do.
 pub const SOON: Duration = Duration::from_secs(60);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bench_top::{Bench, Driver, STOPPED, nop, packet};
 use jalapeno_emulator::faults::Order;
+use jalapeno_stopwatch::calmly;
 
 fn armed(fault: &str) -> (Bench, Driver) {
     let bench = Bench::new();
@@ -39,18 +40,20 @@ fn d01_the_engine_stops_registers_live_and_a_reset_mends_it() {
 
 #[test]
 fn d02_a_packet_succeeds_just_before_or_just_after_its_deadline() {
-    for (fault, late) in [("just-in-time", false), ("just-late", true)] {
-        let (bench, mut zero) = armed(fault);
-        let mut stamp = packet(7, 0, [bench_top::DATA, 0, 0, 0, 0]);
-        stamp[2] = bench.read64(0x038) + 30_000_000;
-        bench.run(&mut zero, stamp);
-        let ended = bench.word(bench_top::DATA - bench_top::HOST);
-        let off = ended.abs_diff(stamp[2]);
-        assert!(
-            (ended > stamp[2]) == late && off < 20_000_000,
-            "{fault}: {off}"
-        );
-    }
+    calmly(|| {
+        for (fault, late) in [("just-in-time", false), ("just-late", true)] {
+            let (bench, mut zero) = armed(fault);
+            let mut stamp = packet(7, 0, [bench_top::DATA, 0, 0, 0, 0]);
+            stamp[2] = bench.read64(0x038) + 30_000_000;
+            bench.run(&mut zero, stamp);
+            let ended = bench.word(bench_top::DATA - bench_top::HOST);
+            let off = ended.abs_diff(stamp[2]);
+            assert!(
+                (ended > stamp[2]) == late && off < 20_000_000,
+                "{fault}: {off}"
+            );
+        }
+    });
 }
 
 #[test]
@@ -189,15 +192,17 @@ fn d40_d45_d48_d49_registers_say_what_cannot_be() {
 
 #[test]
 fn d53_a_reset_fails_or_overruns() {
-    let (bench, _) = armed("reset-fails");
-    bench.write(0x088, 4);
-    bench.until("failed", || bench.read(0x08C) & 0xF == 3);
-    assert_eq!(bench.read64(0x028), 1);
-    bench.write(0x088, 4);
-    bench.until("the next one works", || bench.read(0x08C) & 0xF == 2);
-    arm(&bench, "reset-overruns");
-    bench.write(0x088, 4);
-    std::thread::sleep(Duration::from_millis(150));
-    assert_eq!(bench.read(0x08C) & 0xF, 1, "still PREPARING after its time");
-    bench.until("late", || bench.read(0x08C) & 0xF == 2);
+    calmly(|| {
+        let (bench, _) = armed("reset-fails");
+        bench.write(0x088, 4);
+        bench.until("failed", || bench.read(0x08C) & 0xF == 3);
+        assert_eq!(bench.read64(0x028), 1);
+        bench.write(0x088, 4);
+        bench.until("the next one works", || bench.read(0x08C) & 0xF == 2);
+        arm(&bench, "reset-overruns");
+        bench.write(0x088, 4);
+        std::thread::sleep(Duration::from_millis(150));
+        assert_eq!(bench.read(0x08C) & 0xF, 1, "still PREPARING after its time");
+        bench.until("late", || bench.read(0x08C) & 0xF == 2);
+    });
 }

@@ -5,6 +5,7 @@ mod bench_top;
 use std::time::Duration;
 
 use bench_top::{Bench, DATA, Driver, HBM, HOST, MIB, copy, fill, nop, packet};
+use jalapeno_stopwatch::calmly;
 
 /// ARM, SCRUB, PROFILE and GRAPH.
 const FEATURES: u32 = 0b1111;
@@ -166,36 +167,40 @@ fn a_graph_has_one_record_for_all_its_packets() {
 
 #[test]
 fn the_cards_ring_is_off_until_somebody_asks_and_off_again_a_second_later() {
-    let (bench, mut zero) = start(FEATURES);
-    bench.run(&mut zero, nop());
-    assert!(!bench.card.profile.is_asked());
-    assert_eq!(bench.read64(COUNT), 0, "nobody had asked");
-    bench.run(&mut zero, fill(DATA, 64, 0));
-    assert_eq!(bench.read64(COUNT), 1);
-    let seen = card_ring(&bench, 1..=1);
-    assert_eq!((seen[0].sequence, seen[0].queue, seen[0].opcode), (2, 0, 4));
-    std::thread::sleep(Duration::from_millis(1050));
-    bench.run(&mut zero, nop());
-    assert!(!bench.card.profile.is_asked(), "nobody went on asking");
-    assert_eq!(bench.read64(COUNT), 1);
+    calmly(|| {
+        let (bench, mut zero) = start(FEATURES);
+        bench.run(&mut zero, nop());
+        assert!(!bench.card.profile.is_asked());
+        assert_eq!(bench.read64(COUNT), 0, "nobody had asked");
+        bench.run(&mut zero, fill(DATA, 64, 0));
+        assert_eq!(bench.read64(COUNT), 1);
+        let seen = card_ring(&bench, 1..=1);
+        assert_eq!((seen[0].sequence, seen[0].queue, seen[0].opcode), (2, 0, 4));
+        std::thread::sleep(Duration::from_millis(1050));
+        bench.run(&mut zero, nop());
+        assert!(!bench.card.profile.is_asked(), "nobody went on asking");
+        assert_eq!(bench.read64(COUNT), 1);
+    });
 }
 
 #[test]
 fn observers_share_the_cards_ring_and_one_that_is_slow_can_count_what_it_lost() {
-    let (bench, mut zero) = start(FEATURES);
-    let mut one = profiled(&bench, &mut zero);
-    assert_eq!(bench.read64(COUNT), 0);
-    for _ in 0..600 {
-        bench.run(&mut one, nop());
-    }
-    let count = bench.read64(COUNT);
-    assert_eq!(count, 600);
-    // Records 1 to 89 are gone or may be written over now: r + 512 <= m + 1.
-    let kept = card_ring(&bench, 90..=600);
-    let sequences: Vec<_> = kept.iter().map(|record| record.sequence).collect();
-    assert_eq!(sequences, (90..=600).collect::<Vec<_>>());
-    // A second reader finds the same, and nothing was taken from it.
-    assert_eq!(card_ring(&bench, 90..=600), kept);
+    calmly(|| {
+        let (bench, mut zero) = start(FEATURES);
+        let mut one = profiled(&bench, &mut zero);
+        assert_eq!(bench.read64(COUNT), 0);
+        for _ in 0..600 {
+            bench.run(&mut one, nop());
+        }
+        let count = bench.read64(COUNT);
+        assert_eq!(count, 600);
+        // Records 1 to 89 are gone or may be written over now: r + 512 <= m + 1.
+        let kept = card_ring(&bench, 90..=600);
+        let sequences: Vec<_> = kept.iter().map(|record| record.sequence).collect();
+        assert_eq!(sequences, (90..=600).collect::<Vec<_>>());
+        // A second reader finds the same, and nothing was taken from it.
+        assert_eq!(card_ring(&bench, 90..=600), kept);
+    });
 }
 
 #[test]

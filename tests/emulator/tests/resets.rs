@@ -5,6 +5,7 @@ mod bench_top;
 use std::time::{Duration, Instant};
 
 use bench_top::{Bench, DATA, HBM, HOST, MIB, STOPPED, copy, fill, nop, packet};
+use jalapeno_stopwatch::calmly;
 
 /// An argument of WAIT.
 const AT_LEAST: u64 = 1;
@@ -144,50 +145,54 @@ fn a_wait_sees_what_the_host_stores() {
 
 #[test]
 fn a_deadline_ends_a_wait_in_time_and_a_past_one_runs_nothing() {
-    let bench = Bench::new();
-    let mut zero = bench.queue_zero(6);
-    let mut late = wait_for(DATA, 1);
-    let now = bench.read64(0x038);
-    late[2] = now + 20_000_000;
-    let record = bench.fails(&mut zero, late);
-    assert_eq!((record.code, record.cookie), (0x0301, 0xC00C_1E00));
-    let took = bench.read64(0x038) - now;
-    assert!((20_000_000..70_000_000).contains(&took), "{took} ns");
-    let mut past = fill(DATA, 8, 1);
-    past[2] = now;
-    assert_eq!(bench.fails(&mut zero, past).code, 0x0301);
-    assert_eq!(bench.bytes(DATA, 8), [0; 8]);
-    let mut good = fill(DATA, 8, 1);
-    good[2] = bench.read64(0x038) + 1_000_000_000;
-    bench.run(&mut zero, good);
+    calmly(|| {
+        let bench = Bench::new();
+        let mut zero = bench.queue_zero(6);
+        let mut late = wait_for(DATA, 1);
+        let now = bench.read64(0x038);
+        late[2] = now + 20_000_000;
+        let record = bench.fails(&mut zero, late);
+        assert_eq!((record.code, record.cookie), (0x0301, 0xC00C_1E00));
+        let took = bench.read64(0x038) - now;
+        assert!((20_000_000..70_000_000).contains(&took), "{took} ns");
+        let mut past = fill(DATA, 8, 1);
+        past[2] = now;
+        assert_eq!(bench.fails(&mut zero, past).code, 0x0301);
+        assert_eq!(bench.bytes(DATA, 8), [0; 8]);
+        let mut good = fill(DATA, 8, 1);
+        good[2] = bench.read64(0x038) + 1_000_000_000;
+        bench.run(&mut zero, good);
+    });
 }
 
 #[test]
 fn a_queue_reset_cancels_a_wait_that_would_never_end() {
-    let bench = Bench::new();
-    let mut zero = bench.queue_zero(6);
-    let mut one = bench.queue(&mut zero, 1, 4);
-    bench.run(&mut one, nop());
-    bench.submit(&mut one, wait_for(DATA, 1));
-    bench.submit(&mut one, fill(DATA + 8, 8, 1));
-    let started = Instant::now();
-    assert_eq!(done(&bench, 1 | 1 << 16), 2);
-    assert!(started.elapsed() < Duration::from_millis(50));
-    bench.wait(&one, 1 | STOPPED);
-    let record = bench.record(&one, 0);
-    assert_eq!((record.code, record.sequence, record.queue), (0x0404, 2, 1));
-    assert_eq!(
-        done(&bench, 1 | 1 << 16),
-        2,
-        "a second time changes nothing"
-    );
-    bench.resume(&one, 4);
-    bench.wait(&one, 3);
-    assert_eq!(bench.bytes(DATA + 8, 8), [0; 8]);
-    assert_eq!(bench.record(&one, 1).code, 0, "one record a stop");
-    bench.run(&mut one, nop());
-    bench.run(&mut zero, nop());
-    assert_eq!(done(&bench, 1 | 9 << 16), 3, "there is no queue 9");
+    calmly(|| {
+        let bench = Bench::new();
+        let mut zero = bench.queue_zero(6);
+        let mut one = bench.queue(&mut zero, 1, 4);
+        bench.run(&mut one, nop());
+        bench.submit(&mut one, wait_for(DATA, 1));
+        bench.submit(&mut one, fill(DATA + 8, 8, 1));
+        let started = Instant::now();
+        assert_eq!(done(&bench, 1 | 1 << 16), 2);
+        assert!(started.elapsed() < Duration::from_millis(50));
+        bench.wait(&one, 1 | STOPPED);
+        let record = bench.record(&one, 0);
+        assert_eq!((record.code, record.sequence, record.queue), (0x0404, 2, 1));
+        assert_eq!(
+            done(&bench, 1 | 1 << 16),
+            2,
+            "a second time changes nothing"
+        );
+        bench.resume(&one, 4);
+        bench.wait(&one, 3);
+        assert_eq!(bench.bytes(DATA + 8, 8), [0; 8]);
+        assert_eq!(bench.record(&one, 1).code, 0, "one record a stop");
+        bench.run(&mut one, nop());
+        bench.run(&mut zero, nop());
+        assert_eq!(done(&bench, 1 | 9 << 16), 3, "there is no queue 9");
+    });
 }
 
 #[test]
@@ -247,20 +252,22 @@ fn a_device_reset_ends_queues_and_keeps_hbm_log_and_energy() {
 
 #[test]
 fn a_reset_takes_a_long_fill_away_within_its_time() {
-    let bench = Bench::new();
-    let mut zero = bench.queue_zero(6);
-    let mut one = bench.queue(&mut zero, 1, 4);
-    let long = packet(3, 0, [DATA, HBM, 1 | 200_000_000 << 32, 0, 1]);
-    bench.submit(&mut one, long);
-    std::thread::sleep(Duration::from_millis(5));
-    let started = Instant::now();
-    assert_eq!(done(&bench, 1 | 1 << 16), 2);
-    assert!(
-        started.elapsed() < Duration::from_millis(10),
-        "{:?}",
-        started.elapsed()
-    );
-    bench.wait(&one, STOPPED);
+    calmly(|| {
+        let bench = Bench::new();
+        let mut zero = bench.queue_zero(6);
+        let mut one = bench.queue(&mut zero, 1, 4);
+        let long = packet(3, 0, [DATA, HBM, 1 | 200_000_000 << 32, 0, 1]);
+        bench.submit(&mut one, long);
+        std::thread::sleep(Duration::from_millis(5));
+        let started = Instant::now();
+        assert_eq!(done(&bench, 1 | 1 << 16), 2);
+        assert!(
+            started.elapsed() < Duration::from_millis(10),
+            "{:?}",
+            started.elapsed()
+        );
+        bench.wait(&one, STOPPED);
+    });
 }
 
 #[test]

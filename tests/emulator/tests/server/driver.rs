@@ -100,7 +100,7 @@ impl Driver {
     }
 
     pub fn until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
-        let end = Instant::now() + Duration::from_secs(4);
+        let end = Instant::now() + Duration::from_secs(60);
         while !condition(self) {
             assert!(Instant::now() < end, "timed out: {what}");
         }
@@ -147,7 +147,7 @@ impl Driver {
         sequence: u64,
         mut answer: impl FnMut(&Peer, Message),
     ) -> Result<(), Failure> {
-        let end = Instant::now() + Duration::from_secs(5);
+        let end = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(word) = self.outcome(sequence) {
                 return self.conclude(sequence, word);

@@ -10,6 +10,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::peer::*;
+use jalapeno_stopwatch::calmly;
 
 const NONE: u32 = 1;
 const BOOL: u32 = 2;
@@ -184,17 +185,19 @@ fn block(bell: &EventFd, blocking: bool) {
 
 #[test]
 fn a_saturated_eventfd_that_blocks_holds_nobody_up() {
-    let board = board();
-    let mut bells = Bells::new(&board, 2);
-    bells.bells[0].write(u64::MAX - 1).unwrap();
-    block(&bells.bells[0], true);
-    let begin = Instant::now();
-    for _ in 0..100 {
-        bells.set(NONE | TRIGGER, 10, 2, &[]);
-    }
-    assert!(begin.elapsed() < Duration::from_secs(1));
-    assert_eq!(bells.bells[0].read(), Ok(u64::MAX - 1));
-    assert_eq!(bells.bells[1].read(), Ok(100));
+    calmly(|| {
+        let board = board();
+        let mut bells = Bells::new(&board, 2);
+        bells.bells[0].write(u64::MAX - 1).unwrap();
+        block(&bells.bells[0], true);
+        let begin = Instant::now();
+        for _ in 0..100 {
+            bells.set(NONE | TRIGGER, 10, 2, &[]);
+        }
+        assert!(begin.elapsed() < Duration::from_secs(1));
+        assert_eq!(bells.bells[0].read(), Ok(u64::MAX - 1));
+        assert_eq!(bells.bells[1].read(), Ok(100));
+    });
 }
 
 #[test]

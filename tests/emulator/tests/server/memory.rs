@@ -261,7 +261,7 @@ fn as_many_maps_as_a_guest_makes_are_taken_fast_and_cost_one_mapping_a_file() {
         "{MAPS} maps in {mapped:?}, unmapped in {:?}",
         begin.elapsed()
     );
-    assert!(mapped + begin.elapsed() < Duration::from_secs(20));
+    assert!(mapped + begin.elapsed() < Duration::from_secs(60));
     program.until_back_at(&baseline);
     owner.assert_in_step();
 }
@@ -355,7 +355,7 @@ fn a_ring_in_a_file_that_shrinks_stops_its_queue_and_nothing_else() {
     }
     owner.write(BAR0, 0x118, &u32::to_le_bytes(4 | 2 << 8 | 1 << 16));
     owner.write(BAR0, 0x11C, &1u32.to_le_bytes());
-    let end = Instant::now() + Duration::from_secs(2);
+    let end = Instant::now() + Duration::from_secs(60);
     // Taken or refused: the specification leaves rings in relayed memory to the device.
     while owner.read(BAR0, 0x120, 4)[0] & 0xF == 0 {
         assert!(Instant::now() < end);

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::driver::*;
 use crate::peer::*;
+use jalapeno_stopwatch::calmly;
 
 const BASE: u64 = 0x80_0000;
 const BYTES: u64 = 0x40_0000;
@@ -61,36 +62,40 @@ fn run(driver: &mut Driver, memory: &mut Relayed, packet: [u64; 8]) -> Result<()
 
 #[test]
 fn what_has_no_file_is_read_and_written_by_messages() {
-    let board = board();
-    let mut driver = relayed(HELLO, &board);
-    let mut memory = Relayed::new();
-    run(&mut driver, &mut memory, copy(BASE + 5, HBM, 0x30_0003)).unwrap();
-    let begin = driver.peer.read(BAR4, 0, 0x1000);
-    let end = driver.peer.read(BAR4, 0x2F_F003, 0x1000);
-    assert_eq!(begin, memory.bytes[5..0x1005]);
-    assert_eq!(end, memory.bytes[0x2F_F008..0x30_0008]);
-    let before = memory.bytes.clone();
-    run(&mut driver, &mut memory, copy(HBM, BASE + 0x1000, 0x2000)).unwrap();
-    assert_eq!(memory.bytes[0x1000..0x3000], before[5..0x2005]);
-    assert_eq!(memory.bytes[..0x1000], before[..0x1000]);
-    assert_eq!(memory.bytes[0x3000..], before[0x3000..]);
-    driver.peer.assert_in_step();
+    calmly(|| {
+        let board = board();
+        let mut driver = relayed(HELLO, &board);
+        let mut memory = Relayed::new();
+        run(&mut driver, &mut memory, copy(BASE + 5, HBM, 0x30_0003)).unwrap();
+        let begin = driver.peer.read(BAR4, 0, 0x1000);
+        let end = driver.peer.read(BAR4, 0x2F_F003, 0x1000);
+        assert_eq!(begin, memory.bytes[5..0x1005]);
+        assert_eq!(end, memory.bytes[0x2F_F008..0x30_0008]);
+        let before = memory.bytes.clone();
+        run(&mut driver, &mut memory, copy(HBM, BASE + 0x1000, 0x2000)).unwrap();
+        assert_eq!(memory.bytes[0x1000..0x3000], before[5..0x2005]);
+        assert_eq!(memory.bytes[..0x1000], before[..0x1000]);
+        assert_eq!(memory.bytes[0x3000..], before[0x3000..]);
+        driver.peer.assert_in_step();
+    });
 }
 
 #[test]
 fn no_question_is_larger_than_the_client_said_it_takes() {
-    let board = board();
-    let json = r#"{"capabilities":{"max_data_xfer_size":4096}}"#;
-    let mut driver = relayed(json, &board);
-    let mut memory = Relayed::new();
-    run(&mut driver, &mut memory, copy(BASE + 7, HBM, 0x1_0001)).unwrap();
-    run(&mut driver, &mut memory, copy(HBM, BASE + 9, 0x1_0001)).unwrap();
-    assert!(memory.asked.iter().all(|&(_, count)| count <= 4096));
-    let asked = |command| -> usize {
-        let of = memory.asked.iter().filter(|(which, _)| *which == command);
-        of.map(|(_, count)| count).sum()
-    };
-    assert_eq!((asked(DMA_READ), asked(DMA_WRITE)), (0x1_0001, 0x1_0001));
+    calmly(|| {
+        let board = board();
+        let json = r#"{"capabilities":{"max_data_xfer_size":4096}}"#;
+        let mut driver = relayed(json, &board);
+        let mut memory = Relayed::new();
+        run(&mut driver, &mut memory, copy(BASE + 7, HBM, 0x1_0001)).unwrap();
+        run(&mut driver, &mut memory, copy(HBM, BASE + 9, 0x1_0001)).unwrap();
+        assert!(memory.asked.iter().all(|&(_, count)| count <= 4096));
+        let asked = |command| -> usize {
+            let of = memory.asked.iter().filter(|(which, _)| *which == command);
+            of.map(|(_, count)| count).sum()
+        };
+        assert_eq!((asked(DMA_READ), asked(DMA_WRITE)), (0x1_0001, 0x1_0001));
+    });
 }
 
 /// Bends a good reply into a bad one: id, command, flags, body.
@@ -98,190 +103,206 @@ type Bend = fn(&mut (u16, u16, u32, Vec<u8>));
 
 #[test]
 fn a_malformed_answer_fails_the_packet_that_asked_and_the_next_one_works() {
-    let board = board();
-    let mut driver = relayed(HELLO, &board);
-    let mut memory = Relayed::new();
-    let bends: [(&str, Bend); 12] = [
-        ("no body", |reply| reply.3.clear()),
-        ("half a head", |reply| reply.3.truncate(9)),
-        ("one byte less", |reply| reply.3.truncate(reply.3.len() - 1)),
-        ("one byte more", |reply| reply.3.push(0)),
-        ("another address", |reply| reply.3[0] ^= 8),
-        ("another count", |reply| reply.3[8] ^= 8),
-        ("an absurd count", |reply| reply.3[15] = 0x80),
-        ("a refusal", |reply| reply.2 |= ERROR),
-        ("a refusal without a body", |reply| {
-            reply.2 |= ERROR;
-            reply.3.clear();
-        }),
-        // These answer another question, so this one stays open until its time is over.
-        ("another id", |reply| reply.0 ^= 1),
-        ("another command", |reply| reply.1 ^= 7),
-        ("silence", |reply| reply.2 = u32::MAX),
-    ];
-    for (name, bend) in bends {
-        for packet in [copy(BASE, HBM, 64), copy(HBM, BASE, 64)] {
-            let begin = Instant::now();
-            let sequence = driver.submit(packet);
-            let failed = driver.wait_answering(sequence, |peer, question| {
-                let body = memory.answer(&question);
-                let mut reply = (question.id, question.command, REPLY, body);
-                bend(&mut reply);
-                if reply.2 != u32::MAX {
-                    peer.send(&message(reply.0, reply.1, reply.2, &reply.3));
-                }
-            });
-            assert_eq!(failed.unwrap_err().code, HOST_MEMORY, "{name}");
-            assert!(begin.elapsed() < Duration::from_millis(1500), "{name}");
-            driver.peer.assert_in_step();
+    calmly(|| {
+        let board = board();
+        let mut driver = relayed(HELLO, &board);
+        let mut memory = Relayed::new();
+        let bends: [(&str, Bend); 12] = [
+            ("no body", |reply| reply.3.clear()),
+            ("half a head", |reply| reply.3.truncate(9)),
+            ("one byte less", |reply| reply.3.truncate(reply.3.len() - 1)),
+            ("one byte more", |reply| reply.3.push(0)),
+            ("another address", |reply| reply.3[0] ^= 8),
+            ("another count", |reply| reply.3[8] ^= 8),
+            ("an absurd count", |reply| reply.3[15] = 0x80),
+            ("a refusal", |reply| reply.2 |= ERROR),
+            ("a refusal without a body", |reply| {
+                reply.2 |= ERROR;
+                reply.3.clear();
+            }),
+            // These answer another question, so this one stays open until its time is over.
+            ("another id", |reply| reply.0 ^= 1),
+            ("another command", |reply| reply.1 ^= 7),
+            ("silence", |reply| reply.2 = u32::MAX),
+        ];
+        for (name, bend) in bends {
+            for packet in [copy(BASE, HBM, 64), copy(HBM, BASE, 64)] {
+                let begin = Instant::now();
+                let sequence = driver.submit(packet);
+                let failed = driver.wait_answering(sequence, |peer, question| {
+                    let body = memory.answer(&question);
+                    let mut reply = (question.id, question.command, REPLY, body);
+                    bend(&mut reply);
+                    if reply.2 != u32::MAX {
+                        peer.send(&message(reply.0, reply.1, reply.2, &reply.3));
+                    }
+                });
+                assert_eq!(failed.unwrap_err().code, HOST_MEMORY, "{name}");
+                assert!(begin.elapsed() < Duration::from_millis(1500), "{name}");
+                driver.peer.assert_in_step();
+            }
+            run(&mut driver, &mut memory, copy(BASE, HBM + 64, 64)).unwrap();
         }
-        run(&mut driver, &mut memory, copy(BASE, HBM + 64, 64)).unwrap();
-    }
+    });
 }
 
 #[test]
 fn a_write_may_be_confirmed_with_a_short_or_a_long_count() {
-    let board = board();
-    let mut driver = relayed(HELLO, &board);
-    let mut memory = Relayed::new();
-    for bytes in [12, 16] {
-        let sequence = driver.submit(copy(HBM, BASE, 64));
-        let done = driver.wait_answering(sequence, |peer, question| {
-            let reply = memory.answer(&question);
-            peer.send(&message(
-                question.id,
-                question.command,
-                REPLY,
-                &reply[..bytes],
-            ));
-        });
-        assert_eq!(done, Ok(()), "{bytes}");
-    }
+    calmly(|| {
+        let board = board();
+        let mut driver = relayed(HELLO, &board);
+        let mut memory = Relayed::new();
+        for bytes in [12, 16] {
+            let sequence = driver.submit(copy(HBM, BASE, 64));
+            let done = driver.wait_answering(sequence, |peer, question| {
+                let reply = memory.answer(&question);
+                peer.send(&message(
+                    question.id,
+                    question.command,
+                    REPLY,
+                    &reply[..bytes],
+                ));
+            });
+            assert_eq!(done, Ok(()), "{bytes}");
+        }
+    });
 }
 
 #[test]
 fn an_answer_that_came_late_or_was_never_asked_for_is_passed_over() {
-    let board = board();
-    let mut driver = relayed(HELLO, &board);
-    let mut memory = Relayed::new();
-    let mut late = Vec::new();
-    let sequence = driver.submit(copy(BASE, HBM, 64));
-    let failed = driver.wait_answering(sequence, |_, question| {
-        let reply = memory.answer(&question);
-        late = message(question.id, question.command, REPLY, &reply);
+    calmly(|| {
+        let board = board();
+        let mut driver = relayed(HELLO, &board);
+        let mut memory = Relayed::new();
+        let mut late = Vec::new();
+        let sequence = driver.submit(copy(BASE, HBM, 64));
+        let failed = driver.wait_answering(sequence, |_, question| {
+            let reply = memory.answer(&question);
+            late = message(question.id, question.command, REPLY, &reply);
+        });
+        assert_eq!(failed.unwrap_err().code, HOST_MEMORY);
+        driver.peer.send(&late);
+        for id in 0..2000 {
+            driver.peer.send(&message(id, DMA_READ, REPLY, &[7; 4096]));
+        }
+        run(&mut driver, &mut memory, copy(BASE, HBM, 64)).unwrap();
+        driver.peer.assert_in_step();
     });
-    assert_eq!(failed.unwrap_err().code, HOST_MEMORY);
-    driver.peer.send(&late);
-    for id in 0..2000 {
-        driver.peer.send(&message(id, DMA_READ, REPLY, &[7; 4096]));
-    }
-    run(&mut driver, &mut memory, copy(BASE, HBM, 64)).unwrap();
-    driver.peer.assert_in_step();
 }
 
 #[test]
 fn commands_are_answered_while_the_card_waits_for_one() {
-    let board = board();
-    let mut driver = relayed(HELLO, &board);
-    let mut observer = Peer::observer(board.path());
-    let mut memory = Relayed::new();
-    let sequence = driver.submit(copy(BASE, HBM, 64));
-    let mut question = None;
-    let begin = Instant::now();
-    while question.is_none() {
-        question = driver.peer.receive();
-    }
-    driver.peer.assert_in_step();
-    observer.assert_in_step();
-    let question = question.unwrap();
-    let reply = memory.answer(&question);
-    driver
-        .peer
-        .send(&message(question.id, DMA_READ, REPLY, &reply));
-    driver.wait(sequence).unwrap();
-    assert!(begin.elapsed() < Duration::from_millis(900));
+    calmly(|| {
+        let board = board();
+        let mut driver = relayed(HELLO, &board);
+        let mut observer = Peer::observer(board.path());
+        let mut memory = Relayed::new();
+        let sequence = driver.submit(copy(BASE, HBM, 64));
+        let mut question = None;
+        let begin = Instant::now();
+        while question.is_none() {
+            question = driver.peer.receive();
+        }
+        driver.peer.assert_in_step();
+        observer.assert_in_step();
+        let question = question.unwrap();
+        let reply = memory.answer(&question);
+        driver
+            .peer
+            .send(&message(question.id, DMA_READ, REPLY, &reply));
+        driver.wait(sequence).unwrap();
+        assert!(begin.elapsed() < Duration::from_millis(900));
+    });
 }
 
 #[test]
 fn an_unmap_comes_before_an_answer_that_is_awaited() {
-    let board = board();
-    let mut driver = relayed(HELLO, &board);
-    let sequence = driver.submit(copy(BASE, HBM, 64));
-    let question = driver.peer.receive().unwrap();
-    assert_eq!(question.command, DMA_READ);
-    let begin = Instant::now();
-    let reply = driver.peer.ask(DMA_UNMAP, &unmap(0, BASE, BYTES));
-    assert_eq!(reply.errno(), 0);
-    assert!(begin.elapsed() < Duration::from_millis(500));
-    let failed = driver.wait(sequence).unwrap_err();
-    assert!(
-        [HOST_MEMORY, UNMAPPED_READ].contains(&failed.code),
-        "{failed:?}"
-    );
-    driver.peer.assert_in_step();
+    calmly(|| {
+        let board = board();
+        let mut driver = relayed(HELLO, &board);
+        let sequence = driver.submit(copy(BASE, HBM, 64));
+        let question = driver.peer.receive().unwrap();
+        assert_eq!(question.command, DMA_READ);
+        let begin = Instant::now();
+        let reply = driver.peer.ask(DMA_UNMAP, &unmap(0, BASE, BYTES));
+        assert_eq!(reply.errno(), 0);
+        assert!(begin.elapsed() < Duration::from_millis(500));
+        let failed = driver.wait(sequence).unwrap_err();
+        assert!(
+            [HOST_MEMORY, UNMAPPED_READ].contains(&failed.code),
+            "{failed:?}"
+        );
+        driver.peer.assert_in_step();
+    });
 }
 
 #[test]
 fn an_owner_that_vanishes_while_it_is_asked_is_gone_within_a_second() {
-    let board = board();
-    for _ in 0..3 {
-        let mut driver = relayed(HELLO, &board);
-        driver.submit(copy(BASE, HBM, 64));
-        assert_eq!(driver.peer.receive().unwrap().command, DMA_READ);
-        let begin = Instant::now();
-        drop(driver);
-        let next = Peer::next_owner(board.path());
-        assert!(
-            begin.elapsed() < Duration::from_millis(500),
-            "not the whole second"
-        );
-        drop(next);
-        let end = Instant::now() + Duration::from_secs(1);
-        while board.counters().connections > 0 {
-            assert!(Instant::now() < end);
+    calmly(|| {
+        let board = board();
+        for _ in 0..3 {
+            let mut driver = relayed(HELLO, &board);
+            driver.submit(copy(BASE, HBM, 64));
+            assert_eq!(driver.peer.receive().unwrap().command, DMA_READ);
+            let begin = Instant::now();
+            drop(driver);
+            let next = Peer::next_owner(board.path());
+            assert!(
+                begin.elapsed() < Duration::from_millis(500),
+                "not the whole second"
+            );
+            drop(next);
+            let end = Instant::now() + Duration::from_secs(1);
+            while board.counters().connections > 0 {
+                assert!(Instant::now() < end);
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn a_reset_does_not_wait_for_an_answer() {
-    let board = board();
-    for by_config_space in [false, true] {
-        let mut driver = relayed(HELLO, &board);
-        driver.submit(copy(BASE, HBM, 64));
-        assert_eq!(driver.peer.receive().unwrap().command, DMA_READ);
-        let begin = Instant::now();
-        if by_config_space {
-            driver.peer.write(CONFIG, 0x68, &[0x10, 0xA8]);
-        } else {
-            assert_eq!(driver.peer.ask(RESET, &[]).errno(), 0);
+    calmly(|| {
+        let board = board();
+        for by_config_space in [false, true] {
+            let mut driver = relayed(HELLO, &board);
+            driver.submit(copy(BASE, HBM, 64));
+            assert_eq!(driver.peer.receive().unwrap().command, DMA_READ);
+            let begin = Instant::now();
+            if by_config_space {
+                driver.peer.write(CONFIG, 0x68, &[0x10, 0xA8]);
+            } else {
+                assert_eq!(driver.peer.ask(RESET, &[]).errno(), 0);
+            }
+            assert!(begin.elapsed() < Duration::from_millis(500));
+            driver.peer.assert_in_step();
+            drop(driver);
+            drop(Peer::next_owner(board.path()));
+            std::thread::sleep(Duration::from_millis(50));
         }
-        assert!(begin.elapsed() < Duration::from_millis(500));
-        driver.peer.assert_in_step();
-        drop(driver);
-        drop(Peer::next_owner(board.path()));
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    });
 }
 
 #[test]
 fn a_flood_of_orders_while_the_card_is_held_up_is_bounded_and_forgotten() {
-    let board = board();
-    let mut driver = relayed(HELLO, &board);
-    let sequence = driver.submit(copy(BASE, HBM, 64));
-    let question = driver.peer.receive().unwrap();
-    assert_eq!(question.command, DMA_READ);
-    for _ in 0..20_000 {
-        let kick = store(BAR0, 0x090, &0u32.to_le_bytes());
-        driver.peer.send(&message(0, REGION_WRITE, NO_REPLY, &kick));
-    }
-    driver.peer.assert_in_step();
-    let waiting = board.card().waiting_orders();
-    assert!((1000..=1024).contains(&waiting), "{waiting}");
-    driver
-        .peer
-        .send(&message(question.id, DMA_READ, REPLY | ERROR, &[]));
-    assert_eq!(driver.wait(sequence).unwrap_err().code, HOST_MEMORY);
-    let mut memory = Relayed::new();
-    run(&mut driver, &mut memory, copy(BASE, HBM, 64)).unwrap();
+    calmly(|| {
+        let board = board();
+        let mut driver = relayed(HELLO, &board);
+        let sequence = driver.submit(copy(BASE, HBM, 64));
+        let question = driver.peer.receive().unwrap();
+        assert_eq!(question.command, DMA_READ);
+        for _ in 0..20_000 {
+            let kick = store(BAR0, 0x090, &0u32.to_le_bytes());
+            driver.peer.send(&message(0, REGION_WRITE, NO_REPLY, &kick));
+        }
+        driver.peer.assert_in_step();
+        let waiting = board.card().waiting_orders();
+        assert!((1000..=1024).contains(&waiting), "{waiting}");
+        driver
+            .peer
+            .send(&message(question.id, DMA_READ, REPLY | ERROR, &[]));
+        assert_eq!(driver.wait(sequence).unwrap_err().code, HOST_MEMORY);
+        let mut memory = Relayed::new();
+        run(&mut driver, &mut memory, copy(BASE, HBM, 64)).unwrap();
+    });
 }

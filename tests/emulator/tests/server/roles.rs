@@ -50,7 +50,7 @@ fn who_asks_is_told_of_each_observer_until_it_goes() {
     let (first, _second) = (Peer::observer(board.path()), Peer::observer(board.path()));
     assert_eq!(ask(), [pid, pid]);
     drop(first);
-    let end = Instant::now() + Duration::from_secs(1);
+    let end = Instant::now() + Duration::from_secs(60);
     while ask() != [pid] {
         assert!(Instant::now() < end, "{:?} are still counted", ask());
     }
@@ -63,7 +63,7 @@ fn who_wants_to_be_alone_is_refused_while_somebody_watches_and_refuses_watchers(
     let mut alone = Peer::connect(board.path());
     assert_eq!(alone.ask(VERSION, &hello(0, 1, ALONE)).errno(), EBUSY);
     drop(observer);
-    let end = Instant::now() + Duration::from_secs(1);
+    let end = Instant::now() + Duration::from_secs(60);
     let mut alone = loop {
         let mut alone = Peer::connect(board.path());
         if alone.ask(VERSION, &hello(0, 1, ALONE)).errno() == 0 {
@@ -160,7 +160,7 @@ fn fifty_observers_watch_at_a_time_and_leave_nothing_behind() {
     }
     assert_eq!(board.counters().connections, 51);
     drop(watchers);
-    let end = Instant::now() + Duration::from_secs(1);
+    let end = Instant::now() + Duration::from_secs(60);
     while board.counters().connections > 1 {
         assert!(Instant::now() < end, "{:?}", board.counters());
         std::thread::sleep(Duration::from_millis(5));
