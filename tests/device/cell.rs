@@ -16,7 +16,7 @@ use jalapeno_hw::regs::ResetLevel;
 use jalapeno_tests::invariants::{Invariants, Tally, conserved, punctual};
 use jalapeno_tests::packet::{copy, nop, wait};
 use jalapeno_tests::stage::delivering;
-use jalapeno_tests::{SOON, Stage};
+use jalapeno_tests::{SOON, Stage, calmly};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Longest wait for what never comes.
@@ -166,6 +166,13 @@ struct Scene<'a> {
 
 /// Plays one cell.
 pub fn play(stage: &Stage, row: &Row, cell: &Cell) {
+    calmly(|| {
+        stage.here().calm(); // where a try was not
+        play_once(stage, row, cell);
+    });
+}
+
+fn play_once(stage: &Stage, row: &Row, cell: &Cell) {
     let before = Invariants::before(stage);
     let session = stage.session();
     let host = session.host_memory(4096, HostOptions::default()).unwrap();

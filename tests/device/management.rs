@@ -9,7 +9,7 @@ use jalapeno_hw::regs::ResetLevel;
 use jalapeno_tests::invariants::{Invariants, punctual};
 use jalapeno_tests::packet::nop;
 use jalapeno_tests::stage::by_sequence;
-use jalapeno_tests::{SOON, Stage, alone, story};
+use jalapeno_tests::{SOON, Stage, alone, calmly, story};
 
 /// Longest that making a queue takes, whatever the device does: two commands and their cancels.
 const LIMIT: Duration = Duration::from_millis(2500);
@@ -17,6 +17,13 @@ const LIMIT: Duration = Duration::from_millis(2500);
 /// A fault hits the making of a queue; the session is closed, and the next one finds a card that
 /// works and nothing of the last one.
 fn meet(stage: &Stage, fault: Fault, expected: &[Option<Code>]) {
+    calmly(|| {
+        stage.here().calm(); // where a try was not
+        meet_once(stage, fault, expected);
+    });
+}
+
+fn meet_once(stage: &Stage, fault: Fault, expected: &[Option<Code>]) {
     let before = Invariants::before(stage);
     let session = stage.session();
     stage.here().fault(fault);

@@ -11,7 +11,7 @@ use jalapeno_tests::alone::{part, say};
 use jalapeno_tests::invariants::{Invariants, Tally, conserved, punctual};
 use jalapeno_tests::packet::{copy, nop, signal, wait};
 use jalapeno_tests::stage::{LET_GO, by_sequence, delivering};
-use jalapeno_tests::{Part, SOON, Stage, Stopwatch, alone, stage, story};
+use jalapeno_tests::{Part, SOON, Stage, Stopwatch, alone, calmly, stage, story};
 
 /// A queue whose first job waits for a fence that nobody raises, and a few behind it.
 fn in_flight(session: &Session, gate: &Fence, jobs: u64) -> (Queue, Completions) {
@@ -189,56 +189,60 @@ fn a_device_reset_ends_every_job_as_stale_and_a_new_session_works_at_once() {
 
 #[test]
 fn a_reset_that_somebody_else_did_is_seen_by_whoever_waits() {
-    alone!();
-    let Some(stage) = Stage::that_misbehaves(story!()) else {
-        return;
-    };
-    let before = Invariants::before(&stage);
-    let device = stage.open();
-    let session = Session::new(&device).unwrap();
-    let gate = session.fence(0).unwrap();
-    let (queue, completions) = in_flight(&session, &gate, 10);
-    let card = stage.here().card();
-    let number = card.begin_reset(ResetLevel::Device, 0).unwrap();
-    assert!(card.wait_for(number, SOON));
-    let limit = Duration::from_secs(1);
-    let (outcome, _) = punctual(limit, || completions.wait(Seq(10), Some(limit)));
-    assert_eq!(outcome.unwrap_err().code(), Code::Stale);
-    assert_eq!(device.verify().unwrap_err().code(), Code::Stale);
-    ends(&completions, 10, Status::Stale);
-    drop((queue, completions, gate, session, device));
-    before.nothing_is_left(&stage);
-    // The documented step: close it and open it again.
-    let session = stage.session();
-    let mut queue = by_sequence(&session, 4);
-    let seq = queue.submit_one(&nop(1)).unwrap();
-    queue.completions().wait(seq, Some(SOON)).unwrap();
+    calmly(|| {
+        alone!();
+        let Some(stage) = Stage::that_misbehaves(story!()) else {
+            return;
+        };
+        let before = Invariants::before(&stage);
+        let device = stage.open();
+        let session = Session::new(&device).unwrap();
+        let gate = session.fence(0).unwrap();
+        let (queue, completions) = in_flight(&session, &gate, 10);
+        let card = stage.here().card();
+        let number = card.begin_reset(ResetLevel::Device, 0).unwrap();
+        assert!(card.wait_for(number, SOON));
+        let limit = Duration::from_secs(1);
+        let (outcome, _) = punctual(limit, || completions.wait(Seq(10), Some(limit)));
+        assert_eq!(outcome.unwrap_err().code(), Code::Stale);
+        assert_eq!(device.verify().unwrap_err().code(), Code::Stale);
+        ends(&completions, 10, Status::Stale);
+        drop((queue, completions, gate, session, device));
+        before.nothing_is_left(&stage);
+        // The documented step: close it and open it again.
+        let session = stage.session();
+        let mut queue = by_sequence(&session, 4);
+        let seq = queue.submit_one(&nop(1)).unwrap();
+        queue.completions().wait(seq, Some(SOON)).unwrap();
+    });
 }
 
 #[test]
 fn firmware_that_restarts_itself_is_a_reset_that_somebody_else_did() {
-    alone!();
-    let Some(stage) = Stage::that_misbehaves(story!()) else {
-        return;
-    };
-    let before = Invariants::before(&stage);
-    let session = stage.session();
-    let mut queue = delivering(&session, 32);
-    let completions = queue.completions().clone();
-    stage.here().fault_at(Fault::FirmwareRestart, 5);
-    queue
-        .submit(&(1..=10).map(nop).collect::<Vec<_>>())
-        .unwrap();
-    let limit = Duration::from_secs(1);
-    let (outcome, _) = punctual(limit, || completions.wait(Seq(10), Some(limit)));
-    assert_eq!(outcome.unwrap_err().code(), Code::Stale);
-    let mut tally = Tally::default();
-    let _ = tally.reap(&completions);
-    tally.is_whole(10);
-    conserved(&completions.counters());
-    assert_eq!(completions.counters().succeeded, 4);
-    drop((queue, completions, session));
-    before.nothing_is_left(&stage);
+    calmly(|| {
+        alone!();
+        let Some(stage) = Stage::that_misbehaves(story!()) else {
+            return;
+        };
+        let before = Invariants::before(&stage);
+        let session = stage.session();
+        let mut queue = delivering(&session, 32);
+        let completions = queue.completions().clone();
+        stage.here().fault_at(Fault::FirmwareRestart, 5);
+        queue
+            .submit(&(1..=10).map(nop).collect::<Vec<_>>())
+            .unwrap();
+        let limit = Duration::from_secs(1);
+        let (outcome, _) = punctual(limit, || completions.wait(Seq(10), Some(limit)));
+        assert_eq!(outcome.unwrap_err().code(), Code::Stale);
+        let mut tally = Tally::default();
+        let _ = tally.reap(&completions);
+        tally.is_whole(10);
+        conserved(&completions.counters());
+        assert_eq!(completions.counters().succeeded, 4);
+        drop((queue, completions, session));
+        before.nothing_is_left(&stage);
+    });
 }
 
 #[test]

@@ -9,7 +9,7 @@ use jalapeno_emulator::faults::Fault;
 use jalapeno_hw::regs::ResetLevel;
 use jalapeno_hw::telemetry::TelemetryField;
 use jalapeno_tests::invariants::punctual;
-use jalapeno_tests::{SOON, board, open};
+use jalapeno_tests::{SOON, board, calmly, open};
 
 #[test]
 fn a_card_that_describes_itself_wrongly_is_refused_at_the_door() {
@@ -109,17 +109,19 @@ fn telemetry_that_is_garbage_torn_or_stale_is_never_a_number() {
 
 #[test]
 fn a_reset_that_fails_or_overruns_says_so_and_the_next_one_works() {
-    let board = board();
-    let device = open(&board, Role::Compute).unwrap();
-    board.fault(Fault::ResetFails);
-    let failed = device.reset(ResetLevel::Engines, 0, SOON).unwrap_err();
-    assert_eq!(failed.code(), Code::NeedsReset, "{failed}");
-    board.fault(Fault::ResetOverruns);
-    let time = device.info().capabilities.time.reset_device_us;
-    let limit = Duration::from_micros(u64::from(time));
-    let (late, _) = punctual(limit, || device.reset(ResetLevel::Device, 0, limit));
-    let late = late.unwrap_err();
-    assert_eq!(late.code(), Code::Timeout, "{late}");
-    device.reset(ResetLevel::Device, 0, SOON).unwrap();
-    device.verify().unwrap();
+    calmly(|| {
+        let board = board();
+        let device = open(&board, Role::Compute).unwrap();
+        board.fault(Fault::ResetFails);
+        let failed = device.reset(ResetLevel::Engines, 0, SOON).unwrap_err();
+        assert_eq!(failed.code(), Code::NeedsReset, "{failed}");
+        board.fault(Fault::ResetOverruns);
+        let time = device.info().capabilities.time.reset_device_us;
+        let limit = Duration::from_micros(u64::from(time));
+        let (late, _) = punctual(limit, || device.reset(ResetLevel::Device, 0, limit));
+        let late = late.unwrap_err();
+        assert_eq!(late.code(), Code::Timeout, "{late}");
+        device.reset(ResetLevel::Device, 0, SOON).unwrap();
+        device.verify().unwrap();
+    });
 }

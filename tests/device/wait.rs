@@ -9,32 +9,34 @@ use jalapeno::{Completions, Seq, Session};
 use jalapeno_tests::invariants::{conserved, punctual};
 use jalapeno_tests::packet::{nop, signal, wait};
 use jalapeno_tests::stage::{by_sequence, delivering};
-use jalapeno_tests::{SOON, stage};
+use jalapeno_tests::{SOON, calmly, stage};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 #[test]
 fn a_wait_for_what_does_not_come_ends_by_its_deadline() {
-    let stage = stage();
-    let session = stage.session();
-    let gate = session.fence(0).unwrap();
-    let mut queue = by_sequence(&session, 4);
-    let seq = queue.submit_one(&wait(gate.address(), 1)).unwrap();
-    let completions = queue.completions();
-    for millis in [0, 1, 3, 20, 99, 101, 230] {
-        let limit = Duration::from_millis(millis);
-        let (outcome, took) = punctual(limit, || completions.wait(seq, Some(limit)));
-        let late = outcome.unwrap_err();
-        assert!(
-            matches!(late, Error::Late { after, .. } if after == limit),
-            "{late}"
-        );
-        assert!(late.retryable());
-        assert!(took >= limit, "{took:?} of {limit:?}");
-    }
-    gate.signal(1).unwrap();
-    completions.wait(seq, Some(SOON)).unwrap();
-    completions.wait(seq, Some(Duration::ZERO)).unwrap();
+    calmly(|| {
+        let stage = stage();
+        let session = stage.session();
+        let gate = session.fence(0).unwrap();
+        let mut queue = by_sequence(&session, 4);
+        let seq = queue.submit_one(&wait(gate.address(), 1)).unwrap();
+        let completions = queue.completions();
+        for millis in [0, 1, 3, 20, 99, 101, 230] {
+            let limit = Duration::from_millis(millis);
+            let (outcome, took) = punctual(limit, || completions.wait(seq, Some(limit)));
+            let late = outcome.unwrap_err();
+            assert!(
+                matches!(late, Error::Late { after, .. } if after == limit),
+                "{late}"
+            );
+            assert!(late.retryable());
+            assert!(took >= limit, "{took:?} of {limit:?}");
+        }
+        gate.signal(1).unwrap();
+        completions.wait(seq, Some(SOON)).unwrap();
+        completions.wait(seq, Some(Duration::ZERO)).unwrap();
+    });
 }
 
 #[test]
@@ -310,28 +312,30 @@ fn fences_order_sixteen_queues_in_a_ring_whatever_the_order_of_submission() {
 
 #[test]
 fn a_job_past_its_deadline_fails_as_such_and_one_within_it_succeeds() {
-    let stage = stage();
-    let session = stage.session();
-    let gate = session.fence(0).unwrap();
-    let mut queue = delivering(&session, 8);
-    let mut job = wait(gate.address(), 1);
-    for (value, millis) in [(1, 5), (2, 20)] {
-        job.body[1] = value;
-        let begin = Instant::now();
-        let limit = Duration::from_millis(millis);
-        job.deadline = session.ticks_in(limit).unwrap().0;
-        let seq = queue.submit_one(&job).unwrap();
-        let late = queue.completions().wait(seq, Some(SOON)).unwrap_err();
-        let Error::Fault(fault) = &late else {
-            panic!("{late}")
-        };
-        assert_eq!(fault.code, Ok(jalapeno_hw::faults::FaultCode::Deadline));
-        assert!(begin.elapsed() >= limit, "{:?}", begin.elapsed());
-        queue.resume().unwrap();
-        gate.signal(value).unwrap();
-        job.deadline = session.ticks_in(SOON).unwrap().0;
-        let seq = queue.submit_one(&job).unwrap();
-        queue.completions().wait(seq, Some(SOON)).unwrap();
-    }
-    conserved(&queue.completions().counters());
+    calmly(|| {
+        let stage = stage();
+        let session = stage.session();
+        let gate = session.fence(0).unwrap();
+        let mut queue = delivering(&session, 8);
+        let mut job = wait(gate.address(), 1);
+        for (value, millis) in [(1, 5), (2, 20)] {
+            job.body[1] = value;
+            let begin = Instant::now();
+            let limit = Duration::from_millis(millis);
+            job.deadline = session.ticks_in(limit).unwrap().0;
+            let seq = queue.submit_one(&job).unwrap();
+            let late = queue.completions().wait(seq, Some(SOON)).unwrap_err();
+            let Error::Fault(fault) = &late else {
+                panic!("{late}")
+            };
+            assert_eq!(fault.code, Ok(jalapeno_hw::faults::FaultCode::Deadline));
+            assert!(begin.elapsed() >= limit, "{:?}", begin.elapsed());
+            queue.resume().unwrap();
+            gate.signal(value).unwrap();
+            job.deadline = session.ticks_in(SOON).unwrap().0;
+            let seq = queue.submit_one(&job).unwrap();
+            queue.completions().wait(seq, Some(SOON)).unwrap();
+        }
+        conserved(&queue.completions().counters());
+    });
 }

@@ -184,7 +184,8 @@ macro_rules! story {
         fn here() {}
         let path = std::any::type_name_of_val(&here);
         let path = path.split_once("::").map_or(path, |(_, rest)| rest);
-        path.strip_suffix("::here").unwrap_or(path)
+        let path = path.strip_suffix("::here").unwrap_or(path);
+        path.trim_end_matches("::{{closure}}")
     }};
 }
 
