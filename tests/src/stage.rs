@@ -224,12 +224,19 @@ impl Stage {
 /// Where the device gives none.
 #[must_use]
 pub fn delivering(session: &Session, depth: u32) -> Queue {
-    let options = QueueOptions {
+    try_delivering(session, depth).expect("a queue")
+}
+
+/// A queue as of [`delivering`], or why there is none.
+///
+/// # Errors
+/// As `Session::queue`.
+pub fn try_delivering(session: &Session, depth: u32) -> Result<Queue> {
+    session.queue(QueueOptions {
         depth,
         delivery: Delivery::Each,
         ..QueueOptions::default()
-    };
-    session.queue(options).expect("a queue")
+    })
 }
 
 /// A queue of a depth that is waited for by sequence.
