@@ -10,7 +10,7 @@ use crate::units::Seq;
 mod failures;
 mod waits;
 
-const SECOND: Option<Duration> = Some(Duration::from_secs(1));
+const SOON: Option<Duration> = Some(Duration::from_secs(60));
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
 fn reap(completions: &Completions, most: usize) -> Vec<Completion> {

@@ -2,7 +2,7 @@
 
 use jalapeno_hw::faults::FaultCode;
 
-use super::{NOW, SECOND, reap};
+use super::{NOW, SOON, reap};
 use crate::completions::{Completion, Status};
 use crate::error::Error;
 use crate::played::{nop, play};
@@ -100,7 +100,7 @@ fn a_sequence_that_goes_backwards_quarantines_the_queue() {
         FaultCode::SequenceBackwards
     );
     queue.completions().wait(Seq(5), NOW).unwrap();
-    let unfinished = queue.completions().wait(Seq(6), SECOND).unwrap_err();
+    let unfinished = queue.completions().wait(Seq(6), SOON).unwrap_err();
     assert_eq!(breach(&unfinished), FaultCode::SequenceBackwards);
     let counters = queue.completions().counters();
     assert_eq!((counters.succeeded, counters.failed), (5, 3));
@@ -198,7 +198,7 @@ fn a_stop_without_a_record_and_a_record_that_does_not_fit_quarantine_the_queue()
         queue.submit(&[nop(1), nop(2), nop(3), nop(4)]).unwrap();
         act(&mut device);
         device.stop(2);
-        let error = queue.completions().wait(Seq(3), SECOND).unwrap_err();
+        let error = queue.completions().wait(Seq(3), SOON).unwrap_err();
         assert_eq!(breach(&error), code, "case {at}");
         queue.completions().wait(Seq(2), NOW).ok();
         let counters = queue.completions().counters();
@@ -223,7 +223,7 @@ fn a_sequence_that_passes_a_failed_packet_quarantines_the_queue() {
         "the word may follow the record"
     );
     device.word(4);
-    let error = queue.completions().wait(Seq(3), SECOND).unwrap_err();
+    let error = queue.completions().wait(Seq(3), SOON).unwrap_err();
     assert_eq!(breach(&error), FaultCode::SequenceBeyond);
 
     let (mut queue, mut device) = play(3, 0, false);

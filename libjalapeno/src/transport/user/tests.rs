@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use jalapeno_stopwatch::calmly;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::socket::Socket;
@@ -118,257 +119,277 @@ fn read4(user: &User) -> Result<[u8; 4], Error> {
 
 #[test]
 fn a_server_that_sends_one_byte_at_a_time_is_understood() {
-    let (user, server) = open(Delivery::Drip, good);
-    let user = user.unwrap();
-    assert_eq!(user.describe().bars, [0x4_0000, 0, 0, 0, 0, 0]);
-    assert_eq!(
-        (user.describe().vectors, user.describe().maps_limit),
-        (17, 7)
-    );
-    assert_eq!(read4(&user).unwrap(), [0x51, 0x52, 0x53, 0x54]);
-    user.write(0, 0x80, &[1, 0, 0, 0]).unwrap();
-    user.unmap_dma(Iova(0x10_0000), 0x1000).unwrap();
-    user.reset().unwrap();
-    assert!(!user.is_lost());
-    drop(user);
-    server.join().unwrap();
+    calmly(|| {
+        let (user, server) = open(Delivery::Drip, good);
+        let user = user.unwrap();
+        assert_eq!(user.describe().bars, [0x4_0000, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            (user.describe().vectors, user.describe().maps_limit),
+            (17, 7)
+        );
+        assert_eq!(read4(&user).unwrap(), [0x51, 0x52, 0x53, 0x54]);
+        user.write(0, 0x80, &[1, 0, 0, 0]).unwrap();
+        user.unmap_dma(Iova(0x10_0000), 0x1000).unwrap();
+        user.reset().unwrap();
+        assert!(!user.is_lost());
+        drop(user);
+        server.join().unwrap();
+    });
 }
 
 #[test]
 fn a_connection_that_ends_at_any_byte_is_a_lost_device_and_never_a_hang() {
-    let (user, server) = open(Delivery::Whole, good);
-    let user = user.unwrap();
-    read4(&user).unwrap();
-    drop(user);
-    let all = server.join().unwrap();
-    assert!(all > 250, "{all} bytes");
-    for at in 0..all {
-        let begin = Instant::now();
-        let (user, server) = open(Delivery::Cut(at), good);
-        match user {
-            Err(error) => {
-                let code = error.code();
-                assert!(
-                    matches!(code, Code::Lost | Code::NotFound),
-                    "byte {at}: {error}"
-                );
+    calmly(|| {
+        let (user, server) = open(Delivery::Whole, good);
+        let user = user.unwrap();
+        read4(&user).unwrap();
+        drop(user);
+        let all = server.join().unwrap();
+        assert!(all > 250, "{all} bytes");
+        for at in 0..all {
+            let begin = Instant::now();
+            let (user, server) = open(Delivery::Cut(at), good);
+            match user {
+                Err(error) => {
+                    let code = error.code();
+                    assert!(
+                        matches!(code, Code::Lost | Code::NotFound),
+                        "byte {at}: {error}"
+                    );
+                }
+                Ok(user) => {
+                    assert_eq!(read4(&user).unwrap_err().code(), Code::Lost, "byte {at}");
+                    assert_eq!(user.reset().unwrap_err().code(), Code::Lost);
+                    assert!(user.is_lost());
+                }
             }
-            Ok(user) => {
-                assert_eq!(read4(&user).unwrap_err().code(), Code::Lost, "byte {at}");
-                assert_eq!(user.reset().unwrap_err().code(), Code::Lost);
-                assert!(user.is_lost());
-            }
+            assert!(
+                begin.elapsed() < REPLY_TIME,
+                "byte {at}: {:?}",
+                begin.elapsed()
+            );
+            assert_eq!(server.join().unwrap(), at);
         }
-        assert!(
-            begin.elapsed() < REPLY_TIME,
-            "byte {at}: {:?}",
-            begin.elapsed()
-        );
-        assert_eq!(server.join().unwrap(), at);
-    }
+    });
 }
 
 #[test]
 fn a_malformed_reply_ends_the_connection_whatever_is_wrong_with_it() {
-    type Mutation = fn(&mut Vec<u8>);
-    let table: [(&str, Mutation); 14] = [
-        ("another id", |r| r[0] ^= 1),
-        ("another command", |r| r[2] = 10),
-        ("type 2", |r| r[8] = 2),
-        ("type 15", |r| r[8] = 15),
-        ("shorter than a header", |r| r[4] = 15),
-        ("length 0", |r| r[4] = 0),
-        ("length 4 GiB", |r| r[4..8].fill(0xFF)),
-        ("length 2 MiB", |r| r[6] = 0x20),
-        ("half the data", |r| {
-            r[4] = 34;
-            r.truncate(34);
-        }),
-        ("no body", |r| {
-            r[4] = 16;
-            r.truncate(16);
-        }),
-        ("more data than asked", |r| {
-            r[4] = 40;
-            r.extend([0; 4]);
-        }),
-        ("another offset", |r| r[16] ^= 4),
-        ("another count", |r| r[28] = 2),
-        ("an error with a body", |r| r[8] = 0x21),
-    ];
-    for (what, mutate) in table {
-        let (user, server) = open(Delivery::Whole, move |request| {
-            let mut bytes = good(request);
-            if request[2] == 9 {
-                mutate(&mut bytes);
-            }
-            bytes
-        });
-        let user = user.unwrap();
-        let error = read4(&user).unwrap_err();
-        assert_eq!(error.code(), Code::Lost, "{what}: {error}");
-        assert!(user.is_lost(), "{what}");
-        assert_eq!(
-            read4(&user).unwrap_err().code(),
-            Code::Lost,
-            "{what}, again"
-        );
-        server.join().unwrap(); // it saw the hang-up although the client still lives
-    }
+    calmly(|| {
+        type Mutation = fn(&mut Vec<u8>);
+        let table: [(&str, Mutation); 14] = [
+            ("another id", |r| r[0] ^= 1),
+            ("another command", |r| r[2] = 10),
+            ("type 2", |r| r[8] = 2),
+            ("type 15", |r| r[8] = 15),
+            ("shorter than a header", |r| r[4] = 15),
+            ("length 0", |r| r[4] = 0),
+            ("length 4 GiB", |r| r[4..8].fill(0xFF)),
+            ("length 2 MiB", |r| r[6] = 0x20),
+            ("half the data", |r| {
+                r[4] = 34;
+                r.truncate(34);
+            }),
+            ("no body", |r| {
+                r[4] = 16;
+                r.truncate(16);
+            }),
+            ("more data than asked", |r| {
+                r[4] = 40;
+                r.extend([0; 4]);
+            }),
+            ("another offset", |r| r[16] ^= 4),
+            ("another count", |r| r[28] = 2),
+            ("an error with a body", |r| r[8] = 0x21),
+        ];
+        for (what, mutate) in table {
+            let (user, server) = open(Delivery::Whole, move |request| {
+                let mut bytes = good(request);
+                if request[2] == 9 {
+                    mutate(&mut bytes);
+                }
+                bytes
+            });
+            let user = user.unwrap();
+            let error = read4(&user).unwrap_err();
+            assert_eq!(error.code(), Code::Lost, "{what}: {error}");
+            assert!(user.is_lost(), "{what}");
+            assert_eq!(
+                read4(&user).unwrap_err().code(),
+                Code::Lost,
+                "{what}, again"
+            );
+            server.join().unwrap(); // it saw the hang-up although the client still lives
+        }
+    });
 }
 
 #[test]
 fn a_malformed_greeting_or_description_is_refused_at_the_door() {
-    type Mutation = fn(&mut Vec<u8>);
-    let table: [(u8, &str, Code, Mutation); 8] = [
-        (1, "major 1", Code::Version, |r| r[16] = 1),
-        (1, "minor 2", Code::Version, |r| r[18] = 2),
-        (1, "no JSON", Code::NotFound, |r| r[20] = b'['),
-        (1, "no version", Code::NotFound, |r| {
-            r[4] = 18;
-            r.truncate(18);
-        }),
-        (1, "HTTP", Code::NotFound, |r| {
-            *r = b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()
-        }),
-        (4, "no PCI function", Code::NotFound, |r| r[20] = 1),
-        (5, "another region", Code::Lost, |r| r[24] ^= 1),
-        (5, "a BAR of 3 bytes", Code::Lost, |r| r[32] = 3),
-    ];
-    for (command, what, code, mutate) in table {
-        let (user, server) = open(Delivery::Whole, move |request| {
-            let mut bytes = good(request);
-            if request[2] == command {
-                mutate(&mut bytes);
-            }
-            bytes
-        });
-        let error = user.unwrap_err();
-        assert_eq!(error.code(), code, "{what}: {error}");
-        server.join().unwrap();
-    }
+    calmly(|| {
+        type Mutation = fn(&mut Vec<u8>);
+        let table: [(u8, &str, Code, Mutation); 8] = [
+            (1, "major 1", Code::Version, |r| r[16] = 1),
+            (1, "minor 2", Code::Version, |r| r[18] = 2),
+            (1, "no JSON", Code::NotFound, |r| r[20] = b'['),
+            (1, "no version", Code::NotFound, |r| {
+                r[4] = 18;
+                r.truncate(18);
+            }),
+            (1, "HTTP", Code::NotFound, |r| {
+                *r = b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()
+            }),
+            (4, "no PCI function", Code::NotFound, |r| r[20] = 1),
+            (5, "another region", Code::Lost, |r| r[24] ^= 1),
+            (5, "a BAR of 3 bytes", Code::Lost, |r| r[32] = 3),
+        ];
+        for (command, what, code, mutate) in table {
+            let (user, server) = open(Delivery::Whole, move |request| {
+                let mut bytes = good(request);
+                if request[2] == command {
+                    mutate(&mut bytes);
+                }
+                bytes
+            });
+            let error = user.unwrap_err();
+            assert_eq!(error.code(), code, "{what}: {error}");
+            server.join().unwrap();
+        }
+    });
 }
 
 #[test]
 fn descriptors_nobody_asked_for_end_the_connection_and_are_closed() {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let (watched, sent) = UnixStream::pair().unwrap();
-    let server = std::thread::spawn(move || {
-        let mut theirs = theirs;
-        let mut request = [0; 16];
-        theirs.read_exact(&mut request).unwrap();
-        let length = u32::from_le_bytes(request[4..8].try_into().unwrap()) as usize;
-        theirs.read_exact(&mut vec![0; length - 16]).unwrap();
-        let bytes = good(&request);
-        let fds = [sent.as_raw_fd(); 100];
-        let rights = [ControlMessage::ScmRights(&fds)];
-        let parts = [std::io::IoSlice::new(&bytes)];
-        sendmsg::<()>(theirs.as_raw_fd(), &parts, &rights, MsgFlags::empty(), None).unwrap();
+    calmly(|| {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (watched, sent) = UnixStream::pair().unwrap();
+        let server = std::thread::spawn(move || {
+            let mut theirs = theirs;
+            let mut request = [0; 16];
+            theirs.read_exact(&mut request).unwrap();
+            let length = u32::from_le_bytes(request[4..8].try_into().unwrap()) as usize;
+            theirs.read_exact(&mut vec![0; length - 16]).unwrap();
+            let bytes = good(&request);
+            let fds = [sent.as_raw_fd(); 100];
+            let rights = [ControlMessage::ScmRights(&fds)];
+            let parts = [std::io::IoSlice::new(&bytes)];
+            sendmsg::<()>(theirs.as_raw_fd(), &parts, &rights, MsgFlags::empty(), None).unwrap();
+        });
+        let socket = Socket::over(ours, REPLY_TIME).unwrap();
+        let error = User::over(socket, "test".into(), Role::Owner).unwrap_err();
+        assert!(
+            error.to_string().contains("100 file descriptors"),
+            "{error}"
+        );
+        server.join().unwrap();
+        // Every copy of the other end is closed: reading gives the end, not a timeout.
+        watched
+            .set_read_timeout(Some(Duration::from_secs(1)))
+            .unwrap();
+        assert_eq!((&watched).read(&mut [0]).unwrap(), 0);
     });
-    let socket = Socket::over(ours, REPLY_TIME).unwrap();
-    let error = User::over(socket, "test".into(), Role::Owner).unwrap_err();
-    assert!(
-        error.to_string().contains("100 file descriptors"),
-        "{error}"
-    );
-    server.join().unwrap();
-    // Every copy of the other end is closed: reading gives the end, not a timeout.
-    watched
-        .set_read_timeout(Some(Duration::from_secs(1)))
-        .unwrap();
-    assert_eq!((&watched).read(&mut [0]).unwrap(), 0);
 }
 
 #[test]
 fn a_silent_and_a_dripping_server_are_given_up_by_the_deadline() {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let begin = Instant::now();
-    let socket = Socket::over(ours, REPLY_TIME).unwrap();
-    let error = User::over(socket, "test".into(), Role::Owner).unwrap_err();
-    assert!(error.to_string().contains("does not answer"), "{error}");
-    assert!(begin.elapsed() >= REPLY_TIME);
-    assert!(begin.elapsed() < REPLY_TIME * 2 + Duration::from_millis(50));
-    drop(theirs);
+    calmly(|| {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let begin = Instant::now();
+        let socket = Socket::over(ours, REPLY_TIME).unwrap();
+        let error = User::over(socket, "test".into(), Role::Owner).unwrap_err();
+        assert!(error.to_string().contains("does not answer"), "{error}");
+        assert!(begin.elapsed() >= REPLY_TIME);
+        assert!(begin.elapsed() < REPLY_TIME * 2 + Duration::from_millis(50));
+        drop(theirs);
 
-    let (user, server) = open(Delivery::Drip, |request| {
-        if request[2] == 9 {
-            std::thread::sleep(REPLY_TIME * 3);
-        }
-        good(request)
+        let (user, server) = open(Delivery::Drip, |request| {
+            if request[2] == 9 {
+                std::thread::sleep(REPLY_TIME * 3);
+            }
+            good(request)
+        });
+        let user = user.unwrap();
+        let begin = Instant::now();
+        assert_eq!(read4(&user).unwrap_err().code(), Code::Lost);
+        assert!(begin.elapsed() < REPLY_TIME * 2 + Duration::from_millis(50));
+        server.join().unwrap();
     });
-    let user = user.unwrap();
-    let begin = Instant::now();
-    assert_eq!(read4(&user).unwrap_err().code(), Code::Lost);
-    assert!(begin.elapsed() < REPLY_TIME * 2 + Duration::from_millis(50));
-    server.join().unwrap();
 }
 
 #[test]
 fn a_refusal_is_an_error_and_the_connection_goes_on() {
-    for (errno, kind) in [(22, Some(22)), (0, Some(libc::EIO)), (1, Some(1))] {
-        let (user, _server) = open(Delivery::Whole, move |request| {
-            if request[2] == 13 {
-                refusal(request, errno)
-            } else {
-                good(request)
+    calmly(|| {
+        for (errno, kind) in [(22, Some(22)), (0, Some(libc::EIO)), (1, Some(1))] {
+            let (user, _server) = open(Delivery::Whole, move |request| {
+                if request[2] == 13 {
+                    refusal(request, errno)
+                } else {
+                    good(request)
+                }
+            });
+            let user = user.unwrap();
+            match user.reset().unwrap_err() {
+                Error::Io { source, .. } => assert_eq!(source.raw_os_error(), kind),
+                other => panic!("{other}"),
             }
-        });
-        let user = user.unwrap();
-        match user.reset().unwrap_err() {
-            Error::Io { source, .. } => assert_eq!(source.raw_os_error(), kind),
-            other => panic!("{other}"),
+            assert!(!user.is_lost());
+            assert_eq!(read4(&user).unwrap()[0], 0x51);
         }
-        assert!(!user.is_lost());
-        assert_eq!(read4(&user).unwrap()[0], 0x51);
-    }
+    });
 }
 
 #[test]
 fn the_servers_own_requests_are_refused_politely_between_request_and_reply() {
-    let (user, server) = open(Delivery::Whole, |request| {
-        // DMA_READ of 16 bytes at 0x1000, id 0x0909; its refusal comes back as a "request".
-        let own = [&[9, 9, 11, 0][..], &le(&[32, 0, 0, 0x1000, 0, 16, 0])].concat();
-        match request[2] {
-            9 => [own, good(request)].concat(),
-            11 => {
-                assert_eq!(request[..4], [9, 9, 11, 0]);
-                assert_eq!(request[4..16], le(&[16, 0x21, 14])); // reply, error, EFAULT
-                Vec::new()
+    calmly(|| {
+        let (user, server) = open(Delivery::Whole, |request| {
+            // DMA_READ of 16 bytes at 0x1000, id 0x0909; its refusal comes back as a "request".
+            let own = [&[9, 9, 11, 0][..], &le(&[32, 0, 0, 0x1000, 0, 16, 0])].concat();
+            match request[2] {
+                9 => [own, good(request)].concat(),
+                11 => {
+                    assert_eq!(request[..4], [9, 9, 11, 0]);
+                    assert_eq!(request[4..16], le(&[16, 0x21, 14])); // reply, error, EFAULT
+                    Vec::new()
+                }
+                _ => good(request),
             }
-            _ => good(request),
+        });
+        let user = user.unwrap();
+        for _ in 0..3 {
+            assert_eq!(read4(&user).unwrap()[0], 0x51);
         }
+        drop(user);
+        server.join().unwrap();
     });
-    let user = user.unwrap();
-    for _ in 0..3 {
-        assert_eq!(read4(&user).unwrap()[0], 0x51);
-    }
-    drop(user);
-    server.join().unwrap();
 }
 
 #[test]
 fn a_device_in_use_is_busy() {
-    let (user, _server) = open(Delivery::Whole, |request| refusal(request, 16));
-    assert_eq!(user.unwrap_err().code(), Code::Busy);
+    calmly(|| {
+        let (user, _server) = open(Delivery::Whole, |request| refusal(request, 16));
+        assert_eq!(user.unwrap_err().code(), Code::Busy);
+    });
 }
 
 #[test]
 fn several_threads_take_turns_on_one_connection() {
-    let (user, _server) = open(Delivery::Whole, good);
-    let user = Arc::new(user.unwrap());
-    let threads: Vec<_> = (0..4)
-        .map(|_| {
-            let user = Arc::clone(&user);
-            std::thread::spawn(move || {
-                for _ in 0..200 {
-                    assert_eq!(read4(&user).unwrap(), [0x51, 0x52, 0x53, 0x54]);
-                }
+    calmly(|| {
+        let (user, _server) = open(Delivery::Whole, good);
+        let user = Arc::new(user.unwrap());
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let user = Arc::clone(&user);
+                std::thread::spawn(move || {
+                    for _ in 0..200 {
+                        assert_eq!(read4(&user).unwrap(), [0x51, 0x52, 0x53, 0x54]);
+                    }
+                })
             })
-        })
-        .collect();
-    for thread in threads {
-        thread.join().unwrap();
-    }
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
 }
 
 #[test]
