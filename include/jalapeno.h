@@ -248,11 +248,20 @@ jal_status jal_buffer_read(jal_buffer buffer, uint64_t offset, void *into, uint6
 /* The device writes down what each job takes, for jal_job_stats(). UNSUPPORTED where it cannot. */
 #define JAL_QUEUE_PROFILE 2u
 
+/* Whose packets go first. REALTIME goes before all others and interrupts their packets; HIGH, NORMAL
+ * and LOW share the device's time 8 : 4 : 1 while they compete. Host interface 5.10. UNSUPPORTED
+ * where the device has no bands, INVALID for another number. */
+#define JAL_PRIORITY_NORMAL 0u
+#define JAL_PRIORITY_LOW 1u
+#define JAL_PRIORITY_HIGH 2u
+#define JAL_PRIORITY_REALTIME 3u
+
 typedef struct jal_queue_options {
     uint32_t struct_size;
     uint32_t depth;  /* packets, a power of two; 0: 256 */
     uint32_t errors; /* error records kept, a power of two; 0: 8 */
     uint32_t flags;  /* JAL_QUEUE_COMPLETIONS, JAL_QUEUE_PROFILE */
+    uint32_t priority; /* JAL_PRIORITY_*; a structure that ends before it means NORMAL */
 } jal_queue_options;
 
 /* An in-order queue. `options` may be null. jal_queue_destroy() cancels what is unfinished. */

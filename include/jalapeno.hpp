@@ -240,11 +240,13 @@ public:
         check(jal_device_alloc(get(), bytes, &handle));
         return buffer(handle);
     }
-    jalapeno::queue queue(std::uint32_t depth = 0, std::uint32_t flags = 0) const {
+    jalapeno::queue queue(std::uint32_t depth = 0, std::uint32_t flags = 0,
+                          std::uint32_t priority = JAL_PRIORITY_NORMAL) const {
         jal_queue_options options{};
         options.struct_size = sizeof options;
         options.depth = depth;
         options.flags = flags;
+        options.priority = priority;
         jal_queue handle{};
         check(jal_queue_create(get(), &options, &handle));
         return jalapeno::queue(handle);

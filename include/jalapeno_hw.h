@@ -91,6 +91,9 @@
 #define JALAPENO_HW_QUIESCE_US 100000U
 /* Longest a change of Q0_CONTROL takes. Host interface 5.2. */
 #define JALAPENO_HW_QUEUE_US 10000U
+/* Longest that realtime packets run before another band has a piece of work. Host interface
+ * 5.10. */
+#define JALAPENO_HW_REALTIME_BURST_US 10000U
 
 /* ---- Places in BAR0, and what identity registers hold ---------------------------------------- */
 /* BAR0's size in bytes. */
@@ -362,7 +365,7 @@ enum jalapeno_hw_feature {
     JALAPENO_HW_FEATURE_PROFILE = 0x2,
     /* INDIRECT works. */
     JALAPENO_HW_FEATURE_GRAPH = 0x3,
-    /* RESERVED. Priority bands. */
+    /* Queues may have a priority band. */
     JALAPENO_HW_FEATURE_PRIORITY = 0x4,
     /* RESERVED. Peer access between cards. */
     JALAPENO_HW_FEATURE_PEER = 0x5,
@@ -438,6 +441,18 @@ enum jalapeno_hw_queue_state {
     JALAPENO_HW_QUEUE_STATE_STOPPED = 0x2,
     /* Its creation was refused; the code says why. */
     JALAPENO_HW_QUEUE_STATE_REFUSED = 0x3,
+};
+
+/* Whose packets go first. Host interface 5.10. */
+enum jalapeno_hw_priority_band {
+    /* Share 4. */
+    JALAPENO_HW_PRIORITY_BAND_NORMAL = 0x0,
+    /* Share 1. */
+    JALAPENO_HW_PRIORITY_BAND_LOW = 0x1,
+    /* Share 8. */
+    JALAPENO_HW_PRIORITY_BAND_HIGH = 0x2,
+    /* Before all others: it interrupts their packets. */
+    JALAPENO_HW_PRIORITY_BAND_REALTIME = 0x3,
 };
 
 /* Capability records. */
@@ -1132,7 +1147,7 @@ struct jalapeno_hw_queue_create {
     uint64_t errors;
     /* 0x20: IOVA of the profile ring, 64-byte aligned, as many records as packets; 0: none. */
     uint64_t profile;
-    /* 0x28: RESERVED for the priority band; zero. */
+    /* 0x28: A PriorityBand code; 0 without feature PRIORITY. */
     uint32_t priority;
     /* 0x2c: Zero. */
     uint32_t flags;

@@ -60,7 +60,8 @@ struct card {
     jal_graph token;         /* what one takes; 0: the card has no graphs */
     uint8_t *host;           /* pinned: what goes to the card and comes from it */
     uint64_t host_address;
-    uint64_t in, arguments, logits, stamp; /* places in `host` */
+    uint64_t in, arguments, logits; /* places in `host` */
+    double joules;           /* of what was waited for; no number: the card does not tell */
     uint64_t used;           /* of the argument blocks */
     struct jalapeno_hw_packet *packets;
     size_t count, capacity;
@@ -177,18 +178,20 @@ static double now(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* Waits for what was submitted. */
-static void await(struct card *c, uint64_t sequence) {
+/* Waits for the jobs that were submitted, up to `sequence`, and adds up what they took. */
+static void await(struct card *c, uint64_t sequence, size_t jobs) {
     struct jalapeno_hw_fault_record fault;
+    jal_stats stats = {.struct_size = sizeof stats};
     jal_status status = jal_wait(c->queue, sequence, STEP_LIMIT_NS);
     if ((status == JAL_ERROR_FAULT || status == JAL_ERROR_CANCELLED) &&
         jal_queue_fault(c->queue, &fault) == JAL_OK)
         fail(1, "jalctl explain CODE says what it means",
              "packet %" PRIu64 " of the step failed: fault %#" PRIx32 ", opcode %" PRIu32
              ", kernel %" PRIu32 ", operand %" PRId64 ", address %#" PRIx64,
-             fault.detail[3] != 0 ? fault.detail[3] - 1 : fault.cookie, fault.code, fault.opcode, fault.kernel, (int64_t)fault.operand - 1,
-             fault.address);
+             fault.detail[3] != 0 ? fault.detail[3] - 1 : fault.cookie, fault.code, fault.opcode, fault.kernel, (int64_t)fault.operand - 1, fault.address);
     check(status, "wait for a step");
+    for (; jobs > 0 && !isnan(c->joules); jobs--, c->joules += (double)stats.energy_nj * 1e-9)
+        check(jal_job_stats(c->queue, sequence + 1 - jobs, &stats), "ask what a job took");
 }
 
 /* Submits what was pushed and waits; gives the seconds it took. */
@@ -196,9 +199,8 @@ static double go(struct card *c) {
     uint64_t sequence;
     double begin = now();
     check(jal_submit(c->queue, c->packets, c->count, sizeof c->packets[0], &sequence), "submit");
-    await(c, sequence);
-    c->count = 0;
-    c->used = 0;
+    await(c, sequence, c->count);
+    c->count = c->used = 0;
     return now() - begin;
 }
 
@@ -215,8 +217,6 @@ static void compose(struct card *c, const struct model *m, uint32_t rows, uint32
     RUN(MUL, none(), h, &n, WEIGHT(m->layers, "output_norm"));
     RUN(MUL_MAT, none(), out, WEIGHT(m->layers, "token_embd"), &h);
     push(c, jal_packet_copy(c->host_address + c->logits, c->out, (uint64_t)rows * VOCABULARY * 4));
-    push(c, jal_packet(JALAPENO_HW_OPCODE_TIMESTAMP, 0));
-    c->packets[c->count - 1].body[0] = c->host_address + c->stamp;
 }
 
 /* Records what one token takes: value 0 is the byte, value 1 its position. */
@@ -241,8 +241,7 @@ static void record_token(struct card *c, const struct model *m) {
     second.packets += count;
     record(c->token, first, second, count, 1);
     check(jal_graph_finish(c->token, limits, 2), "finish a graph");
-    c->count = 0;
-    c->used = 0;
+    c->count = c->used = 0;
 }
 
 /* Reads `rows` bytes that stand at positions `first` and on; their logits are then in host memory. */
@@ -256,7 +255,7 @@ static double step(struct card *c, const struct model *m, const uint8_t *text, u
     uint32_t i, j;
     if (rows == 1 && c->token.id != 0) {
         check(jal_graph_replay(c->token, c->queue, values, 2, &sequence), "run a token");
-        await(c, sequence);
+        await(c, sequence, 1);
         return now() - begin;
     }
     for (i = 0; i < rows; i++) {
@@ -334,7 +333,6 @@ static void open_card(struct card *c, struct model *m, const char *name) {
     c->in = carve(&pinned, IN_MASK(t) + t * t * 4);
     c->arguments = carve(&pinned, c->capacity * 256);
     c->logits = carve(&pinned, t * VOCABULARY * 4);
-    c->stamp = carve(&pinned, 16);
     check(jal_host_alloc(c->session, pinned, 0, &host), "allocate pinned memory");
     check(jal_buffer_get_info(host, &memory), "ask where the pinned memory is");
     c->host = memory.host;
@@ -343,7 +341,11 @@ static void open_card(struct card *c, struct model *m, const char *name) {
     if (c->packets == NULL) fail(1, "free some memory", "no memory for packets");
     options.struct_size = sizeof options;
     for (options.depth = 64; options.depth < c->capacity;) options.depth *= 2;
-    check(jal_queue_create(c->session, &options, &c->queue), "create a queue");
+    options.flags = JAL_QUEUE_PROFILE; /* of jobs of the last `depth`, so of a whole step */
+    if (jal_queue_create(c->session, &options, &c->queue) != JAL_OK) { /* then without figures */
+        options.flags = 0, c->joules = NAN;
+        check(jal_queue_create(c->session, &options, &c->queue), "create a queue");
+    }
     fprintf(stderr, "card      %s, %s firmware %s, %.1f GB of HBM, by %s\n", info.product,
             info.platform == JALAPENO_HW_PLATFORM_EMULATOR ? "EMULATED," : "silicon,", info.firmware,
             (double)info.hbm_bytes / 1e9, info.backend);
@@ -411,7 +413,6 @@ int main(int argc, char **argv) {
     const char *name = NULL, *prompt = NULL, *dump = NULL;
     double temperature = 0.7, *times, reading, begin, seconds;
     uint64_t seed = 1611, tokens = 400, done = 0;
-    struct jalapeno_hw_stamp first, last;
     uint32_t length, at = 0, rows, steps = 0, i;
     static uint8_t text[65536];
     FILE *file = NULL;
@@ -460,7 +461,7 @@ int main(int argc, char **argv) {
     rows = length < m.context ? length : m.context / 2;
     memmove(text, text + length - rows, rows);
     reading = step(&c, &m, text, rows, 0);
-    memcpy(&first, c.host + c.stamp, sizeof first);
+    c.joules -= c.joules; /* what no number is stays none */
     begin = now();
     for (;;) {
         const float *logits = (const float *)(const void *)(c.host + c.logits);
@@ -480,7 +481,6 @@ int main(int argc, char **argv) {
         times[steps++] = step(&c, &m, text + at, rows, at);
     }
     seconds = now() - begin;
-    memcpy(&last, c.host + c.stamp, sizeof last);
     putchar('\n');
     if (file != NULL && fclose(file) != 0)
         fail(1, "look for room on the disk", "write %s: %s", dump, strerror(errno));
@@ -488,7 +488,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "prompt    %" PRIu32 " tokens in %.1f ms\n", length, reading * 1e3);
     if (steps > 0) {
         fprintf(stderr, "decoding  %.1f tokens/s, %.2f mJ a token (modelled by the card)\n",
-                (double)steps / seconds, (double)(last.energy_uj - first.energy_uj) / 1e3 / (double)steps);
+                (double)steps / seconds, c.joules * 1e3 / (double)steps);
         figure("a token  ", times, steps);
     }
     free(times);

@@ -40,7 +40,8 @@ pub use reset::ResetReport;
 const FEATURES_KNOWN: u64 = 1 << Feature::Arm.code()
     | 1 << Feature::Scrub.code()
     | 1 << Feature::Profile.code()
-    | 1 << Feature::Graph.code();
+    | 1 << Feature::Graph.code()
+    | 1 << Feature::Priority.code();
 /// Most interrupt vectors asked for: one for events and one a queue, shared beyond.
 const VECTORS_WANTED: u32 = 64;
 /// Bytes of the capability page that are read at once; it is a multiple of this.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use jalapeno_hw::queue::QueueCreate;
+use jalapeno_hw::queue::{PriorityBand, QueueCreate};
 use jalapeno_hw::regs::{Feature, ResetLevel};
 
 use crate::buffer::{Buffers, DeviceBuffer, Held, HostBuffer};
@@ -54,6 +54,8 @@ pub struct QueueOptions {
     pub delivery: Delivery,
     /// Whether the device writes down what each job took, for `Completions::stats`.
     pub profile: bool,
+    /// Whose packets go before whose. Host interface 5.10.
+    pub priority: PriorityBand,
 }
 
 impl Default for QueueOptions {
@@ -64,6 +66,7 @@ impl Default for QueueOptions {
             vector: None,
             delivery: Delivery::BySequence,
             profile: false,
+            priority: PriorityBand::Normal,
         }
     }
 }
@@ -179,7 +182,8 @@ impl Session {
     /// An in-order queue.
     ///
     /// # Errors
-    /// `Invalid` for sizes that the device has not; `Memory` where no queue is left; `Fault`,
+    /// `Invalid` for sizes that the device has not; `Unsupported` for a profile or a priority that it
+    /// has not; `Memory` where no queue is left; `Fault`,
     /// `Late`, `Lost`, `Stale`, `Forked`.
     pub fn queue(&self, options: QueueOptions) -> Result<Queue> {
         let core = &self.core;
@@ -195,6 +199,17 @@ impl Session {
         if options.profile && core.device.info().features & 1 << Feature::Profile.code() == 0 {
             return Err(Error::Unsupported {
                 what: format!("{} does not profile queues", core.device.info().name),
+            });
+        }
+        if options.priority != PriorityBand::Normal
+            && core.device.info().features & 1 << Feature::Priority.code() == 0
+        {
+            return Err(Error::Unsupported {
+                what: format!(
+                    "{} has no priority bands: ask for priority {}",
+                    core.device.info().name,
+                    PriorityBand::Normal.name()
+                ),
             });
         }
         let number = Number {
@@ -219,6 +234,7 @@ impl Session {
             completion: parts.completion.0,
             errors: parts.errors.0,
             profile: parts.profile.map_or(0, |profile| profile.0),
+            priority: options.priority.code(),
             ..QueueCreate::ZERO
         };
         let identity = Identity {

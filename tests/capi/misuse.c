@@ -57,8 +57,9 @@ static void misaligned_packets_are_refused(void) {
 
 static void queue_shapes_are_checked(void) {
     struct rig rig = rig_start(16, 0);
-    static const struct { uint32_t depth, errors, flags; } bad[] = {
-        {3, 0, 0}, {UINT32_MAX, 0, 0}, {UINT32_C(1) << 31, 0, 0}, {64, 3, 0}, {64, UINT32_MAX, 0}, {64, 0, 4}};
+    static const struct { uint32_t depth, errors, flags, priority; } bad[] = {
+        {3, 0, 0, 0}, {UINT32_MAX, 0, 0, 0}, {UINT32_C(1) << 31, 0, 0, 0}, {64, 3, 0, 0},
+        {64, UINT32_MAX, 0, 0}, {64, 0, 4, 0}, {64, 0, 0, 4}, {64, 0, 0, UINT32_MAX}};
     jal_queue_options options = {.struct_size = sizeof options};
     jal_queue queues[80], queue;
     size_t i, made = 0;
@@ -67,6 +68,7 @@ static void queue_shapes_are_checked(void) {
         options.depth = bad[i].depth;
         options.errors = bad[i].errors;
         options.flags = bad[i].flags;
+        options.priority = bad[i].priority;
         GIVES(JAL_ERROR_INVALID, jal_queue_create(rig.session, &options, &queue));
     }
     options = (jal_queue_options){.struct_size = 12};

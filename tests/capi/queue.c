@@ -303,6 +303,22 @@ static void threads_take_turns_on_one_queue(void) {
     SAME(counters.succeeded, 8000);
 }
 
+static void queues_of_every_priority_run_and_an_older_header_has_none(void) {
+    struct rig rig = rig_start(16, 0);
+    const struct jalapeno_hw_packet nop = jal_packet_nop();
+    jal_queue_options options = {.struct_size = sizeof options};
+    uint64_t sequence;
+    jal_queue queue;
+    for (options.priority = JAL_PRIORITY_NORMAL; options.priority <= JAL_PRIORITY_REALTIME; options.priority++) {
+        OK(jal_queue_create(rig.session, &options, &queue));
+        OK(jal_submit_one(queue, &nop, &sequence));
+        OK(jal_wait(queue, sequence, SOON));
+    }
+    options.struct_size = 16; /* what lies behind it is not looked at */
+    options.priority = 99;
+    OK(jal_queue_create(rig.session, &options, &queue));
+}
+
 static void a_job_says_what_it_took(void) {
     struct rig rig = rig_start(16, JAL_QUEUE_PROFILE), plain = rig;
     struct jalapeno_hw_packet fill, nop = jal_packet_nop();
@@ -376,6 +392,8 @@ const struct story queue_stories[] = {
     {"several_threads_wait_at_once", several_threads_wait_at_once},
     {"a_close_ends_other_threads_waits", a_close_ends_other_threads_waits},
     {"threads_take_turns_on_one_queue", threads_take_turns_on_one_queue},
+    {"queues_of_every_priority_run_and_an_older_header_has_none",
+     queues_of_every_priority_run_and_an_older_header_has_none},
     {"a_job_says_what_it_took", a_job_says_what_it_took},
     {"a_killed_card_is_lost_to_every_waiter", a_killed_card_is_lost_to_every_waiter},
     {NULL, NULL},

@@ -27,6 +27,7 @@ const PROFILED: QueueOptions = QueueOptions {
     vector: None,
     delivery: jalapeno::Delivery::BySequence,
     profile: true,
+    priority: jalapeno::hw::queue::PriorityBand::Normal,
 };
 
 #[test]

@@ -4,6 +4,7 @@ use jalapeno::error::{Code, Error};
 use jalapeno::session::{QueueOptions, Session};
 use jalapeno::{Delivery, Queue, Seq};
 use jalapeno_hw::packets::Packet;
+use jalapeno_hw::queue::PriorityBand;
 use jalapeno_tests::invariants::{Invariants, Tally, conserved};
 use jalapeno_tests::packet::nop;
 use jalapeno_tests::stage::{by_sequence, delivering};
@@ -269,4 +270,29 @@ fn many_threads_share_a_queues_completions_and_each_job_ends_once() {
     seqs.sort_unstable();
     assert_eq!(seqs, (1..=JOBS).collect::<Vec<_>>());
     conserved(&completions.counters());
+}
+
+#[test]
+fn a_queue_of_each_priority_band_runs_its_jobs_beside_the_others() {
+    let stage = stage();
+    let session = stage.session();
+    let mut queues: Vec<_> = PriorityBand::ALL
+        .iter()
+        .map(|&priority| {
+            let options = QueueOptions {
+                depth: 32,
+                priority,
+                ..QueueOptions::default()
+            };
+            session.queue(options).unwrap()
+        })
+        .collect();
+    for round in 0..8 {
+        for queue in &mut queues {
+            queue.submit(&nops(round * 4 + 1, 4)).unwrap();
+        }
+    }
+    for queue in &queues {
+        queue.completions().wait(Seq(32), Some(SOON)).unwrap();
+    }
 }

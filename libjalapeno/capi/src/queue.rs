@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jalapeno::hw::faults::FaultRecord;
 use jalapeno::hw::packets::Packet;
+use jalapeno::hw::queue::PriorityBand;
 use jalapeno::{Completion, Delivery, Error, QueueOptions, Seq};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -26,6 +27,7 @@ pub struct Options {
     depth: u32,
     errors: u32,
     flags: u32,
+    priority: u32,
 }
 
 /// `jal_queue_counters`.
@@ -42,7 +44,8 @@ pub struct QueueCounters {
     interrupts_missed: u64,
 }
 
-const OPTIONS_LEAST: usize = size_of::<Options>();
+/// What the first header had: without `priority`.
+const OPTIONS_LEAST: usize = 16;
 const COUNTERS_LEAST: usize = size_of::<QueueCounters>();
 
 /// `jal_queue_create`.
@@ -78,6 +81,12 @@ pub unsafe extern "C" fn jal_queue_create(
             if options.flags & COMPLETIONS != 0 {
                 wanted.delivery = Delivery::Each;
             }
+            wanted.priority = PriorityBand::from_code(options.priority).ok_or_else(|| {
+                Failure::invalid(format!(
+                    "options->priority is {}: use JAL_PRIORITY_*",
+                    options.priority
+                ))
+            })?;
             wanted.profile = options.flags & PROFILE != 0;
         }
         let queue = SESSIONS.enter(session)?.session.queue(wanted)?;

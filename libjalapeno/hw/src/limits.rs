@@ -42,4 +42,6 @@ times! {
     QUIESCE_TIME "QUIESCE_US" = 100_000;
     /// Longest a change of Q0_CONTROL takes. Host interface 5.2.
     QUEUE_TIME "QUEUE_US" = 10_000;
+    /// Longest that realtime packets run before another band has a piece of work. Host interface 5.10.
+    REALTIME_BURST "REALTIME_BURST_US" = 10_000;
 }

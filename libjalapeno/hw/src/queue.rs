@@ -1,6 +1,6 @@
 //! A queue in host memory: the completion word, and what its creation takes.
 
-use crate::row::{constants, layout};
+use crate::row::{codes, constants, layout};
 
 constants! {
     /// The completion word and its line.
@@ -10,6 +10,20 @@ constants! {
     COMPLETION_STOPPED: u64 = 1 << 63;
     /// Size and alignment of a completion line; the device writes only its first 8 bytes.
     COMPLETION_LINE_BYTES: usize = 64;
+}
+
+codes! {
+    /// Whose packets go first. Host interface 5.10.
+    PriorityBand, row PRIORITY_BAND {
+        /// Share 4.
+        Normal "NORMAL" = 0,
+        /// Share 1.
+        Low "LOW" = 1,
+        /// Share 8.
+        High "HIGH" = 2,
+        /// Before all others: it interrupts their packets.
+        Realtime "REALTIME" = 3,
+    }
 }
 
 layout! {
@@ -31,7 +45,7 @@ layout! {
         0x18 errors: u64,
         /// IOVA of the profile ring, 64-byte aligned, as many records as packets; 0: none.
         0x20 profile: u64,
-        /// RESERVED for the priority band; zero.
+        /// A PriorityBand code; 0 without feature PRIORITY.
         0x28 priority: u32,
         /// Zero.
         0x2C flags: u32,

@@ -200,8 +200,8 @@ codes! {
         Profile "PROFILE" = 2,
         /// INDIRECT works.
         Graph "GRAPH" = 3,
-        /// Priority bands.
-        Priority "PRIORITY" = 4 reserved,
+        /// Queues may have a priority band.
+        Priority "PRIORITY" = 4,
         /// Peer access between cards.
         Peer "PEER" = 5 reserved,
         /// Signed firmware slots.

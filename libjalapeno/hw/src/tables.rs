@@ -125,6 +125,7 @@ pub const ENUMS: &[&EnumRow] = &[
     &regs::RESET_PHASE,
     &regs::SCRUB_PHASE,
     &regs::QUEUE_STATE,
+    &queue::PRIORITY_BAND,
     &caps::CAP_ID,
     &packets::OPCODE,
     &packets::WAIT_OP,

@@ -178,6 +178,7 @@ fn hbm_begins_above_every_iova_and_times_are_those_of_the_document() {
         (limits::HEARTBEAT_PERIOD, 100),
         (limits::QUIESCE_TIME, 100),
         (limits::QUEUE_TIME, 10),
+        (limits::REALTIME_BURST, 10),
     ];
     for (time, milliseconds) in times {
         assert_eq!(time.as_millis(), milliseconds);

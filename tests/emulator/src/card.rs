@@ -323,6 +323,16 @@ impl Card {
         order
     }
 
+    /// The next order, if it is one of those.
+    pub fn take_order_if(&self, wanted: impl FnOnce(&Order) -> bool) -> Option<Order> {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted(orders.front()?) {
+            orders.pop_front()
+        } else {
+            None
+        }
+    }
+
     /// The engine has obeyed the order it took last.
     pub fn obeyed(&self) {
         self.obeyed.fetch_add(1, Ordering::Release);

@@ -15,6 +15,7 @@ use jalapeno_hw::packets::{HEADER_OPCODE, Opcode};
 use jalapeno_hw::profile::ProfileStatus;
 use jalapeno_hw::regs::{Feature, QueueState};
 
+use crate::bands::Shares;
 use crate::card::Card;
 use crate::execute::{Clock, Failure, Outcome, Runner};
 use crate::faults::{Fault, Unit};
@@ -47,10 +48,13 @@ pub struct Engine {
     pub(crate) card: Arc<Card>,
     pub(crate) queues: Vec<Queue>,
     /// One for each of them, while `watching`.
-    watches: Vec<Watch>,
+    pub(crate) watches: Vec<Watch>,
     /// Nothing about a queue changed since its watch was set.
     pub(crate) watching: bool,
     pub(crate) runner: Runner,
+    pub(crate) shares: Shares,
+    /// What kernels compute on.
+    pub(crate) threads: usize,
     /// Where the next profile begins, if nothing comes between.
     pub(crate) mark: Mark,
     /// No packet runs (fault injection, quiesce).
@@ -70,19 +74,7 @@ pub fn start(card: &Arc<Card>) -> io::Result<JoinHandle<()>> {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let pool = Pool::new(threads);
-    let mut engine = Engine {
-        card: Arc::clone(card),
-        queues: Vec::new(),
-        watches: Vec::new(),
-        watching: false,
-        runner: Runner::new(Arc::clone(card), pool),
-        mark: Mark::default(),
-        halted: false,
-        quiesced: false,
-        located: u64::MAX,
-        bus_master: false,
-    };
+    let mut engine = Engine::new(Arc::clone(card), Pool::new(threads), threads);
     let thread = std::thread::Builder::new()
         .name("engine".into())
         .spawn(move || engine.run())?;
@@ -91,6 +83,24 @@ pub fn start(card: &Arc<Card>) -> io::Result<JoinHandle<()>> {
 }
 
 impl Engine {
+    /// An engine without queues.
+    pub(crate) fn new(card: Arc<Card>, pool: Pool, threads: usize) -> Self {
+        Self {
+            queues: Vec::new(),
+            watches: Vec::new(),
+            watching: false,
+            runner: Runner::new(Arc::clone(&card), pool),
+            card,
+            shares: Shares::default(),
+            threads,
+            mark: Mark::default(),
+            halted: false,
+            quiesced: false,
+            located: u64::MAX,
+            bus_master: false,
+        }
+    }
+
     fn run(&mut self) {
         // Otherwise a sleep of 50 us takes 100.
         let _ = nix::sys::prctl::set_timerslack(1000);
@@ -117,17 +127,28 @@ impl Engine {
                 gate.leave();
                 gate.enter();
             }
+            let mut worked = 0;
+            if self.urgent().is_some() {
+                self.agree();
+                if !self.halted && !self.quiesced {
+                    worked = self.runner.rush();
+                }
+            }
             if card.host.generation() != self.located {
                 self.locate();
             }
-            let mut worked = 0;
             if !self.halted && !self.quiesced && self.bus_master {
-                worked = self.round();
+                worked += self.round();
             }
             if worked > 0 {
                 looks = 0;
-                rounds = 0;
+                rounds += 1;
                 last_work = 0;
+                // Those that stopped or armed are not forgotten for those that are busy.
+                if rounds >= ROUNDS_A_DOORBELL {
+                    rounds = 0;
+                    self.look_at_doorbells();
+                }
                 continue;
             }
             self.mark = Mark::default();
@@ -148,17 +169,18 @@ impl Engine {
                 last_work = now;
             }
             let idle = now.saturating_sub(last_work);
-            if idle < SPIN_NS && !self.queues.is_empty() {
+            let empty = !self.any_queue(|_| true);
+            if idle < SPIN_NS && !empty {
                 // On one core the client must get its turn.
                 std::thread::yield_now();
                 continue;
             }
             self.look_at_doorbells();
             gate.leave();
-            if self.queues.is_empty() || self.halted || self.quiesced {
+            if empty || self.halted || self.quiesced {
                 std::thread::park_timeout(Duration::from_millis(100));
             } else {
-                let waits = self.queues.iter().any(|queue| queue.block.is_some());
+                let waits = self.waits();
                 std::thread::park_timeout(match (idle < OFTEN_NS, waits) {
                     (true, _) => OFTEN,
                     (false, true) => WAITING,
@@ -173,28 +195,30 @@ impl Engine {
 
     /// Looks at every queue once and runs what is ready; how many packets.
     #[inline]
-    fn round(&mut self) -> u32 {
-        if !self.watching {
-            self.watches.clear();
-            self.watches.extend(self.queues.iter().map(Queue::watch));
-            self.watching = true;
+    pub(crate) fn round(&mut self) -> u32 {
+        self.watch();
+        if self.shares.contended {
+            return self.round_fairly();
         }
-        let mut worked = 0;
+        let (mut worked, mut contenders) = (0, 0);
         let located = self.located;
         for index in 0..self.watches.len() {
             if self.watches.get(index).is_some_and(Watch::is_ready) {
-                worked += self.serve(index);
-                if self.located != located || self.card.host.generation() != located {
+                let ran = self.serve(index);
+                worked += ran;
+                contenders += u32::from(ran > 0);
+                if self.moved(located) {
                     break; // what the other watches look at may be gone
                 }
             }
         }
+        self.shares.contended = contenders > 1;
         worked
     }
 
     /// Runs what a queue has ready; how many packets.
     #[inline]
-    fn serve(&mut self, index: usize) -> u32 {
+    pub(crate) fn serve(&mut self, index: usize) -> u32 {
         let card = &*self.card;
         let memory = card.memory();
         let Some(queue) = self.queues.get_mut(index) else {
@@ -436,9 +460,12 @@ impl Engine {
     }
 
     /// Doorbell words are levels: TAIL for its correctness, ARM, RESUME.
-    fn look_at_doorbells(&mut self) {
+    pub(crate) fn look_at_doorbells(&mut self) {
         if self.halted || self.quiesced || !self.bus_master {
             return;
+        }
+        if let Some(urgent) = self.urgent() {
+            urgent.look_at_doorbells();
         }
         for index in 0..self.queues.len() {
             self.look_at_doorbell(index);

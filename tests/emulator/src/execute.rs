@@ -1,5 +1,6 @@
 //! Packets, executed exactly. Host interface 6.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -9,6 +10,7 @@ use jalapeno_hw::packets::{
 };
 use zerocopy::IntoBytes;
 
+use crate::bands::{Stolen, Urgent};
 use crate::card::Card;
 use crate::faults::Fault;
 use crate::graph::Graph;
@@ -101,6 +103,10 @@ pub struct Runner {
     pub(crate) graph: Option<Graph>,
     /// Memory of a graph that has run, for the next one.
     pub(crate) spare: Vec<u64>,
+    /// Whose packets interrupt those of this runner.
+    pub(crate) urgent: Urgent,
+    /// What they took.
+    pub(crate) stolen: Cell<Stolen>,
 }
 
 impl Runner {
@@ -115,6 +121,8 @@ impl Runner {
             bounce: vec![0; BOUNCE_BYTES],
             graph: None,
             spare: Vec::new(),
+            urgent: Urgent::default(),
+            stolen: Cell::default(),
         }
     }
 
@@ -218,20 +226,6 @@ impl Runner {
         }
         if running.deadline != 0 && card.now() >= running.deadline {
             return Err(Trouble::new(FaultCode::Deadline).into());
-        }
-        Ok(())
-    }
-
-    /// Looks at all that, and lets mappings change: what was found in memory before is void.
-    ///
-    /// # Errors
-    /// As [`Runner::may_run`].
-    pub(crate) fn breathe(&self, running: Running) -> Result<(), Failure> {
-        self.may_run(running)?;
-        let gate = self.card.host.gate();
-        if gate.wanted() {
-            gate.leave();
-            gate.enter();
         }
         Ok(())
     }

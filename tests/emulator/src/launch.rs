@@ -34,7 +34,7 @@ impl Runner {
         let (parameters, tensors) = self.arguments(launch)?;
         let mut found = self.operands(running, &tensors)?;
         let operands: Vec<Operand> = found.iter().map(|found| found.operand).collect();
-        let started = self.card.now();
+        let started = self.own_time();
         let pulse = Beat::new(self, running, &found);
         let pool = &self.pool;
         let ran = catch_unwind(AssertUnwindSafe(|| {
@@ -89,7 +89,7 @@ impl Runner {
             hbm_bytes: bytes - link_bytes,
             link_bytes,
         };
-        let took = self.card.now().saturating_sub(started);
+        let took = self.own_time().saturating_sub(started);
         self.card.meter.add(Engine::Compute, work, took);
     }
 }

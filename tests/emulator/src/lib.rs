@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod asking;
+mod bands;
 pub mod board;
 pub mod card;
 pub mod client;

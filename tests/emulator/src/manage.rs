@@ -114,11 +114,10 @@ impl Engine {
         Ok(name.queue)
     }
 
-    fn report_queue(&self, number: u32) -> Result<QueueReport, Trouble> {
-        let queue = self
-            .queues
-            .iter()
-            .find(|queue| u32::from(queue.number) == number);
+    fn report_queue(&mut self, number: u32) -> Result<QueueReport, Trouble> {
+        let queue = u16::try_from(number).ok();
+        let queue = queue.and_then(|number| self.home_of(number));
+        let queue = queue.and_then(|(home, index)| home.queues.get(index));
         Ok(match queue {
             None => QueueReport {
                 state: QueueState::Absent.code(),

@@ -9,7 +9,7 @@ use zerocopy::IntoBytes;
 use crate::execute::{Failure, Runner, Running};
 use crate::kernels::{DType, Operand, Pulse, reach};
 use crate::launch::of_operand;
-use crate::memory::{Intent, STEP_BYTES};
+use crate::memory::Intent;
 use crate::trouble::Trouble;
 
 /// Most elements of an operand: beyond it no memory can hold one, whatever its strides say.
@@ -73,9 +73,10 @@ impl Runner {
         let length = usize::try_from(found.bytes).unwrap_or_default();
         let mut copy = vec![0u64; length.div_ceil(8)];
         let into = copy.as_mut_bytes().get_mut(..length).unwrap_or_default();
-        let step = usize::try_from(STEP_BYTES).unwrap_or(usize::MAX);
-        for (part, into) in (0..).zip(into.chunks_mut(step)) {
-            memory.read(address + part * STEP_BYTES, into)?;
+        let step = self.step();
+        let length = usize::try_from(step).unwrap_or(usize::MAX);
+        for (part, into) in (0..).zip(into.chunks_mut(length)) {
+            memory.read(address + part * step, into)?;
             self.breathe(running)?;
         }
         let before = match found.intent {
@@ -236,14 +237,21 @@ impl Pulse for Beat<'_> {
         }
     }
 
+    fn is_quick(&self) -> bool {
+        self.runner.has_urgent()
+    }
+
     fn is_wanted(&self) -> bool {
-        self.runner.card.host.gate().wanted()
+        self.runner.card.host.gate().wanted() || self.runner.is_pressed()
     }
 
     fn let_go(&self) -> bool {
         let host = &self.runner.card.host;
-        host.gate().leave();
-        host.gate().enter();
+        if host.gate().wanted() {
+            host.gate().leave();
+            host.gate().enter();
+        }
+        self.runner.rush();
         if host.generation() == self.generation.get() {
             return true;
         }

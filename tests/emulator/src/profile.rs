@@ -195,10 +195,16 @@ impl Engine {
             _ => self.since(),
         };
         let before = self.card.meter.work();
+        let stolen = self.runner.stolen.get();
         let outcome = self.runner.execute(number, words, &mut Clock::default());
         tally.last = self.card.now();
-        tally.busy_ns += tally.last.saturating_sub(since);
-        tally.work = tally.work.and(self.card.meter.work().less(before));
+        // What realtime packets took in between is theirs.
+        let between = self.runner.stolen.get();
+        let lost = between.ns.saturating_sub(stolen.ns);
+        tally.busy_ns += tally.last.saturating_sub(since).saturating_sub(lost);
+        let work = self.card.meter.work().less(before);
+        let work = work.less(between.work.less(stolen.work));
+        tally.work = tally.work.and(work);
         self.mark = Mark(tally.last, self.card.meter.packets());
         if let Some(queue) = self.queues.get_mut(index) {
             queue.tally = Some(tally);

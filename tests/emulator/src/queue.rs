@@ -7,7 +7,7 @@ use jalapeno_hw::limits::{DEPTH_LOG2_MAX, IOVA_LAST};
 use jalapeno_hw::packets::{
     HEADER_ARGUMENT_SHIFT, HEADER_OPCODE, HEADER_VALID, Opcode, PACKET_BYTES,
 };
-use jalapeno_hw::queue::{COMPLETION_LINE_BYTES, COMPLETION_STOPPED, QueueCreate};
+use jalapeno_hw::queue::{COMPLETION_LINE_BYTES, COMPLETION_STOPPED, PriorityBand, QueueCreate};
 use jalapeno_hw::regs::Feature;
 use zerocopy::IntoBytes;
 
@@ -65,6 +65,8 @@ pub struct Queue {
     pub errors: u64,
     /// Packets failed.
     pub failed: u64,
+    /// What it has had, by its band's weight.
+    pub(crate) due: u64,
     doorbell: Doorbell,
     armed_last: u64,
     ring: Vec<Span>,
@@ -91,6 +93,7 @@ impl Queue {
             deaf: false,
             errors: 0,
             failed: 0,
+            due: 0,
             doorbell: card.doorbells.page(number),
             armed_last: 0,
             ring: Vec::new(),
@@ -408,8 +411,10 @@ fn check_shape(card: &Card, shape: &QueueCreate) -> Result<u16, Trouble> {
     if shape.profile != 0 && !card.has_feature(Feature::Profile) {
         return Err(Trouble::reserved(0x20));
     }
+    if shape.priority != 0 && !card.has_feature(Feature::Priority) {
+        return Err(Trouble::reserved(0x28));
+    }
     let zeros = [
-        (0x28, shape.priority.into()),
         (0x2C, shape.flags.into()),
         (0x30, shape.reserved[0]),
         (0x38, shape.reserved[1]),
@@ -445,6 +450,9 @@ fn check_shape(card: &Card, shape: &QueueCreate) -> Result<u16, Trouble> {
         if !address.is_multiple_of(alignment) || last.is_none_or(|last| last > IOVA_LAST) {
             return Err(bad(offset));
         }
+    }
+    if PriorityBand::from_code(shape.priority).is_none() {
+        return Err(bad(0x28));
     }
     if shape.profile != 0 && !fits(shape.profile, shape.depth_log2) {
         return Err(bad(0x20));

@@ -30,7 +30,8 @@ const TELEMETRY_END: u32 = TELEMETRY_OFFSET + TELEMETRY_BYTES;
 pub const FEATURES: u64 = 1 << Feature::Arm.code()
     | 1 << Feature::Scrub.code()
     | 1 << Feature::Profile.code()
-    | 1 << Feature::Graph.code();
+    | 1 << Feature::Graph.code()
+    | 1 << Feature::Priority.code();
 
 impl Card {
     /// Reads BAR0 (without MSI-X, which is the slot's). What is not a register reads zero.

@@ -36,18 +36,17 @@ impl Engine {
                 card.abandon.fetch_and(!1, Ordering::Release);
             }
             Order::Kick(number) => {
-                let index = self.queues.iter().position(|queue| queue.number == number);
-                if let Some(index) = index {
-                    if let Some(queue) = self.queues.get_mut(index) {
+                if let Some((home, index)) = self.home_of(number) {
+                    if let Some(queue) = home.queues.get_mut(index) {
                         queue.deaf = false;
                     }
-                    self.look_at_doorbell(index);
+                    home.look_at_doorbell(index);
                 }
             }
             Order::Quiesce(wanted) => {
                 self.quiesced = wanted;
                 card.quiesce_by.store(0, Ordering::Release);
-                let idle = wanted || self.queues.is_empty();
+                let idle = wanted || !self.any_queue(|_| true);
                 card.idle.store(idle, Ordering::Release);
                 card.set_state(card.serving_state());
             }
@@ -59,7 +58,7 @@ impl Engine {
 
     fn scrub(&mut self) {
         let card = &self.card;
-        let allowed = self.quiesced || self.queues.is_empty();
+        let allowed = self.quiesced || !self.any_queue(|_| true);
         let phase = if allowed && card.hbm.scrub().is_ok() {
             card.scrub_count.fetch_add(1, Ordering::Relaxed);
             ScrubPhase::Done
@@ -92,7 +91,14 @@ impl Engine {
             ResetLevel::Queue => self.reset_queue(queue),
             ResetLevel::Engines => {
                 self.halted = false;
-                let numbers: Vec<_> = self.queues.iter().map(|queue| queue.number).collect();
+                let mut numbers = Vec::new();
+                self.any_queue(|queue| {
+                    numbers.push(queue.number);
+                    false
+                });
+                if let Some(urgent) = self.urgent() {
+                    urgent.halted = false;
+                }
                 for number in numbers {
                     self.reset_queue(number);
                 }
@@ -115,10 +121,10 @@ impl Engine {
 
     /// Cancels a queue's packets; it stops and can be resumed. Whether there is such a queue.
     fn reset_queue(&mut self, number: u16) -> bool {
-        let Some(index) = self.queues.iter().position(|queue| queue.number == number) else {
+        let Some((home, index)) = self.home_of(number) else {
             return false;
         };
-        if let Some(queue) = self.queues.get_mut(index) {
+        if let Some(queue) = home.queues.get_mut(index) {
             queue.deaf = false;
             queue.block = None;
             queue.tally = None;
@@ -127,7 +133,7 @@ impl Engine {
                 return true;
             }
         }
-        self.fail(index, Trouble::new(FaultCode::QueueReset), &[0; 8]);
+        home.fail(index, Trouble::new(FaultCode::QueueReset), &[0; 8]);
         true
     }
 
@@ -135,6 +141,7 @@ impl Engine {
     pub(crate) fn reset_device(&mut self) {
         let card = Arc::clone(&self.card);
         self.queues.clear();
+        *self.runner.urgent.get_mut() = None;
         self.halted = false;
         self.quiesced = false;
         card.doorbells.span().set(0);

@@ -39,11 +39,7 @@ impl Engine {
     /// As [`Queue::create`], and BAD_QUEUE where it exists.
     pub(crate) fn create_queue(&mut self, shape: QueueCreate) -> Result<(), Trouble> {
         let card = Arc::clone(&self.card);
-        if self
-            .queues
-            .iter()
-            .any(|queue| u32::from(queue.number) == shape.queue)
-        {
+        if self.any_queue(|queue| u32::from(queue.number) == shape.queue) {
             return Err(Trouble::detail(FaultCode::BadQueue, shape.queue.into(), 0));
         }
         let serving = card.is(DeviceState::Ready) || card.is(DeviceState::Degraded);
@@ -61,22 +57,27 @@ impl Engine {
         }
         card.set_queue_state(queue.number, QueueState::Running);
         card.idle.store(false, Ordering::Release);
-        self.queues.push(queue);
-        self.watching = false;
+        self.admit(queue);
         Ok(())
     }
 
     /// Destroys a queue; whether it existed. Its memory is never touched again.
     pub(crate) fn destroy_queue(&mut self, number: u32) -> bool {
-        let before = self.queues.len();
+        let existed = self.any_queue(|queue| u32::from(queue.number) == number);
         self.watching = false;
         self.queues
             .retain(|queue| u32::from(queue.number) != number);
+        if let Some(urgent) = self.urgent() {
+            urgent.watching = false;
+            urgent
+                .queues
+                .retain(|queue| u32::from(queue.number) != number);
+        }
         if let Ok(number) = u16::try_from(number) {
             self.card.set_queue_state(number, QueueState::Absent);
         }
-        let empty = self.queues.is_empty() || self.quiesced;
+        let empty = !self.any_queue(|_| true) || self.quiesced;
         self.card.idle.store(empty, Ordering::Release);
-        self.queues.len() < before
+        existed
     }
 }

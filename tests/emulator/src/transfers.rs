@@ -6,7 +6,7 @@ use jalapeno_hw::packets::{Copy, CopyStrided, Fill};
 
 use crate::energy::{Engine, Work};
 use crate::execute::{BOUNCE_BYTES, Failure, Runner, Running};
-use crate::memory::{Intent, Piece, STEP_BYTES};
+use crate::memory::{Intent, Piece};
 use crate::trouble::Trouble;
 
 /// Rows of a strided copy between two looks at deadlines and resets.
@@ -22,11 +22,11 @@ impl Runner {
             return Ok(());
         }
         refuse_overlap((from, bytes), (to, bytes))?;
-        let started = (bytes >= TIMED_BYTES).then(|| self.card.now());
+        let started = (bytes >= TIMED_BYTES).then(|| self.own_time());
         self.find(from, to, bytes)?;
         let mut done = 0;
         loop {
-            let step = STEP_BYTES.min(bytes - done);
+            let step = self.step().min(bytes - done);
             if done > 0 {
                 self.find(from + done, to + done, step)?;
             }
@@ -73,7 +73,7 @@ impl Runner {
                 .ok_or_else(|| memory.unmapped(address, intent))?;
         }
         refuse_overlap((copy.source, from_bytes), (copy.destination, to_bytes))?;
-        let started = self.card.now();
+        let started = self.own_time();
         let place = |index: u32| {
             let index = u64::from(index);
             let from = copy.source + index * copy.source_stride;
@@ -87,11 +87,12 @@ impl Runner {
                 self.breathe(running)?;
             }
         }
+        let rows_a_step = (self.step() / 4 / row).clamp(1, STEP_ROWS.into());
         for index in 0..rows {
             let (from, to) = place(index);
             self.find(from, to, row)?;
             self.transfer(from, to, row)?;
-            if index % STEP_ROWS == STEP_ROWS - 1 || row >= STEP_BYTES / 4 {
+            if u64::from(index) % rows_a_step == rows_a_step - 1 {
                 self.breathe(running)?;
             }
         }
@@ -110,7 +111,7 @@ impl Runner {
         if bytes == 0 {
             return Ok(());
         }
-        let started = (bytes >= TIMED_BYTES).then(|| self.card.now());
+        let started = (bytes >= TIMED_BYTES).then(|| self.own_time());
         self.to.clear();
         self.card
             .memory()
@@ -126,7 +127,7 @@ impl Runner {
         }
         let mut done = 0;
         loop {
-            let step = (BOUNCE_BYTES as u64).min(bytes - done);
+            let step = self.step().min(BOUNCE_BYTES as u64).min(bytes - done);
             let memory = self.card.memory();
             self.to.clear();
             memory.find(to + done, step, Intent::Write, &mut self.to)?;
@@ -212,7 +213,7 @@ impl Runner {
                 work.link_bytes += bytes;
             }
         }
-        let took = started.map_or(0, |started| self.card.now().saturating_sub(started));
+        let took = started.map_or(0, |started| self.own_time().saturating_sub(started));
         self.card.meter.add(Engine::Copy, work, took);
     }
 }

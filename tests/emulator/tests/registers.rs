@@ -42,9 +42,9 @@ fn what_cannot_be_written_stays_and_what_is_not_a_register_reads_zero() {
 #[test]
 fn only_offered_features_can_be_accepted() {
     let bench = Bench::new();
-    assert_eq!(bench.read64(0x040), 0b1111);
+    assert_eq!(bench.read64(0x040), 0b1_1111);
     bench.write64(0x048, u64::MAX);
-    assert_eq!(bench.read64(0x048), 0b1111);
+    assert_eq!(bench.read64(0x048), 0b1_1111);
 }
 
 #[test]

@@ -10,15 +10,25 @@ use super::KernelError;
 
 /// Work between two questions: about half a millisecond at a nanosecond each.
 const PIECE: u64 = 1 << 19;
+/// The same where somebody may want to go first.
+const QUICK_PIECE: u64 = 1 << 15;
 /// Work below which threads are not worth their waking.
 const ALONE: u64 = 1 << 20;
 /// How often the thread that called looks around while others work.
 const LOOK: Duration = Duration::from_micros(500);
+/// The same where somebody may want to go first.
+const QUICK_LOOK: Duration = Duration::from_micros(30);
 
 /// What a kernel asks while it runs.
 pub trait Pulse {
     /// Whether it may go on. Asked while other threads touch the operands.
     fn goes_on(&self) -> bool;
+
+    /// Whether somebody may want to go first, so that it must ask more often. Does not change while
+    /// the kernel runs.
+    fn is_quick(&self) -> bool {
+        false
+    }
 
     /// Whether somebody waits for the operands' memory to be let go for a moment.
     fn is_wanted(&self) -> bool;
@@ -49,14 +59,17 @@ impl Pulse for Undisturbed {
 /// Counts work, and asks when there was enough of it.
 pub(super) struct Pace<'a> {
     pulse: &'a dyn Pulse,
+    piece: u64,
     left: Cell<u64>,
 }
 
 impl<'a> Pace<'a> {
     pub fn new(pulse: &'a dyn Pulse) -> Self {
+        let piece = if pulse.is_quick() { QUICK_PIECE } else { PIECE };
         Self {
             pulse,
-            left: Cell::new(PIECE),
+            piece,
+            left: Cell::new(piece),
         }
     }
 
@@ -66,7 +79,7 @@ impl<'a> Pace<'a> {
             self.left.set(self.left.get() - work);
             return Ok(());
         }
-        self.left.set(PIECE);
+        self.left.set(self.piece);
         let goes_on = self.pulse.goes_on() && (!self.pulse.is_wanted() || self.pulse.let_go());
         if goes_on {
             Ok(())
@@ -113,6 +126,11 @@ impl Threads {
         // Whoever touches the operands reads; whoever lets them go writes.
         let memory = RwLock::new(());
         let caller = std::thread::current();
+        let look = if pace.pulse.is_quick() {
+            QUICK_LOOK
+        } else {
+            LOOK
+        };
         pool.in_place_scope(|scope| {
             for part in 0..parts {
                 let range = count * part / parts..count * (part + 1) / parts;
@@ -132,7 +150,7 @@ impl Threads {
                 });
             }
             while running.load(Ordering::Acquire) > 0 {
-                std::thread::park_timeout(LOOK);
+                std::thread::park_timeout(look);
                 let pulse = pace.pulse;
                 let mut goes_on = pulse.goes_on();
                 if goes_on && pulse.is_wanted() {
