@@ -24,21 +24,16 @@
 
 #if KERNEL_VERSION(6, 17, 0) <= LINUX_VERSION_CODE
 #define JAL_TOKEN_OPS .match_token_uuid = vfio_pci_core_match_token_uuid,
+#define JAL_CONST_BIN const /* what binary attributes became */
 #else
 #define JAL_TOKEN_OPS
+#define JAL_CONST_BIN
 #endif
 
 #if KERNEL_VERSION(6, 19, 0) <= LINUX_VERSION_CODE
 #define JAL_REGION_OPS .get_region_info_caps = vfio_pci_ioctl_get_region_info,
 #else
 #define JAL_REGION_OPS
-#endif
-
-/* Binary attributes became constant. */
-#if KERNEL_VERSION(6, 17, 0) <= LINUX_VERSION_CODE
-#define JAL_CONST_BIN const
-#else
-#define JAL_CONST_BIN
 #endif
 
 #endif

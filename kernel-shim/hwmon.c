@@ -94,21 +94,14 @@ static const struct hwmon_ops jal_hwmon_ops = {
 };
 
 #define STACK_CONFIG (HWMON_T_INPUT | HWMON_T_LABEL)
-static const u32 jal_temp_config[] = {
-	HWMON_T_INPUT | HWMON_T_LABEL | HWMON_T_MAX | HWMON_T_CRIT,
-	STACK_CONFIG, STACK_CONFIG, STACK_CONFIG, STACK_CONFIG, STACK_CONFIG, STACK_CONFIG,
-	0
-};
-
-static const u32 jal_power_config[] = { HWMON_P_INPUT | HWMON_P_LABEL | HWMON_P_CAP, 0 };
-static const u32 jal_energy_config[] = { HWMON_E_INPUT | HWMON_E_LABEL, 0 };
-
-static const struct hwmon_channel_info jal_temp = { hwmon_temp, jal_temp_config };
-static const struct hwmon_channel_info jal_power = { hwmon_power, jal_power_config };
-static const struct hwmon_channel_info jal_energy = { hwmon_energy, jal_energy_config };
-
 static const struct hwmon_channel_info *jal_channels[] = {
-	&jal_temp, &jal_power, &jal_energy, NULL
+	HWMON_CHANNEL_INFO(temp,
+			   HWMON_T_INPUT | HWMON_T_LABEL | HWMON_T_MAX | HWMON_T_CRIT,
+			   STACK_CONFIG, STACK_CONFIG, STACK_CONFIG,
+			   STACK_CONFIG, STACK_CONFIG, STACK_CONFIG),
+	HWMON_CHANNEL_INFO(power, HWMON_P_INPUT | HWMON_P_LABEL | HWMON_P_CAP),
+	HWMON_CHANNEL_INFO(energy, HWMON_E_INPUT | HWMON_E_LABEL),
+	NULL
 };
 
 static const struct hwmon_chip_info jal_chip = {

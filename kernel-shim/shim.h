@@ -12,6 +12,7 @@
 
 /* A card that asks for longer than this is not believed. */
 #define JAL_SCRUB_US_MAX (120 * USEC_PER_SEC)
+#define JAL_QUIESCE_US_MAX (10 * USEC_PER_SEC)
 
 /* Why the BAR may not be read at the moment: bits of jal_device.shut. */
 enum jal_shut {

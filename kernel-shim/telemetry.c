@@ -106,7 +106,8 @@ int jal_identify(struct jal_device *jal)
 		if (id == JALAPENO_HW_CAP_ID_END || bytes < 8)
 			break;
 	}
-	if (!jal->ticks_per_second || jal->scrub_us > JAL_SCRUB_US_MAX) {
+	if (!jal->ticks_per_second || jal->scrub_us > JAL_SCRUB_US_MAX ||
+	    jal->quiesce_us > JAL_QUIESCE_US_MAX) {
 		pci_err(pdev, "no usable TIME capability\n");
 		return -ENODEV;
 	}

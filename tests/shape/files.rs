@@ -1,6 +1,6 @@
 //! Files: one noun each, said in the first line; short; unsafe code in few of them.
 
-use crate::tree::{File, code, expect_none, files};
+use crate::tree::{File, code, expect_none, files, files_of};
 
 /// Lines that a file may have, its unit tests not counted.
 const LINES: usize = 500;
@@ -147,6 +147,16 @@ fn no_file_is_long_without_a_reason() {
         let there = files.iter().any(|file| file.path == *path);
         assert!(there, "{path} is gone, and with it its excuse ({reason})");
     }
+}
+
+#[test]
+fn the_kernel_module_is_small() {
+    let lines = |end: &str| -> usize {
+        let sources = files_of("kernel-shim/", end);
+        sources.iter().map(|file| file.text.lines().count()).sum()
+    };
+    let all = lines(".c") + lines(".h");
+    assert!(all < 1000, "{all} lines: leave more to vfio_pci_core");
 }
 
 #[test]
