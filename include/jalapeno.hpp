@@ -166,6 +166,13 @@ public:
     jal_status try_wait(std::uint64_t sequence, std::int64_t timeout_ns) const noexcept {
         return jal_wait(get(), sequence, timeout_ns);
     }
+    /* What a finished job took; for queues made with JAL_QUEUE_PROFILE. */
+    jal_stats stats(std::uint64_t sequence) const {
+        jal_stats out{};
+        out.struct_size = sizeof out;
+        check(jal_job_stats(get(), sequence, &out));
+        return out;
+    }
     /* Stays the library's. */
     int event_fd() const {
         int fd = -1;

@@ -461,4 +461,29 @@ mod tests {
             assert!(error.contains(name), "{name}: {error}");
         }
     }
+
+    #[test]
+    fn a_profile_ring_that_cannot_be_is_refused_by_name() {
+        let told = |words: [u32; 4]| {
+            let body: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let mut records = whole();
+            records.push(record(0x21, 1, &body));
+            parse(&chain(&records)).map(drop)
+        };
+        assert!(told([0x1_8000, 512, 64, 1000]).is_ok());
+        for bad in [
+            [0x1_8000, 0, 64, 1000],
+            [0x1_8000, 1, 64, 1000],
+            [0x1_8000, 500, 64, 1000],
+            [0x1_8000, 1 << 17, 64, 1000],
+            [0x1_8000, u32::MAX, 64, 1000],
+            [0x1_8000, 512, 32, 1000],
+            [0x1_8000, 512, 64, 0],
+            [0xFFFF_FFC0, 512, 64, 1000],
+            [0x3_9000, 512, 64, 1000], // beyond BAR0's end
+        ] {
+            let error = told(bad).unwrap_err().to_string();
+            assert!(error.contains("PROFILE.records"), "{bad:x?}: {error}");
+        }
+    }
 }

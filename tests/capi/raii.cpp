@@ -35,7 +35,7 @@ int main() {
     CHECK(device.telemetry().size() > 10);
     CHECK(device.clock().device > 0);
     auto session = device.session();
-    auto queue = session.queue(64, JAL_QUEUE_COMPLETIONS);
+    auto queue = session.queue(64, JAL_QUEUE_COMPLETIONS | JAL_QUEUE_PROFILE);
     auto host = session.host_memory(8192), home = session.host_memory(8192);
     auto there = session.device_memory(8192);
     auto fence = session.fence(0);
@@ -55,6 +55,9 @@ int main() {
     jal_completion done[8];
     CHECK(queue.reap(done, 8) == 3 && done[2].sequence == last);
     CHECK(queue.counters().succeeded == 3);
+    auto stats = queue.stats(last - 1);
+    CHECK(stats.sequence == last - 1 && stats.bytes >= 8192 && stats.end > stats.start && stats.energy_nj > 0);
+    CHECK(thrown([&] { queue.stats(last + 1); }) == JAL_ERROR_INVALID);
     CHECK(queue.event_fd() >= 0);
     queue.arm(last);
 
