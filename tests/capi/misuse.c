@@ -268,7 +268,7 @@ static int descriptors(void) {
 static void opening_and_closing_leaves_no_descriptor(void) {
     struct card *card = card_start("--hbm", "64M", NULL);
     int before = 0, i;
-    for (i = 0; i < (on_stage() ? 3 : 20); i++) { /* a kernel resets the card at each opening */
+    for (i = 0; i < (on_stage() ? 2 : 20); i++) { /* a kernel resets the card at each opening */
         jal_device device;
         jal_session session;
         jal_queue queue;

@@ -197,7 +197,7 @@ fn one_session_serves_many_threads_that_each_make_use_and_drop_what_they_need() 
 #[test]
 fn one_device_handle_answers_many_threads_at_once() {
     let stage = stage();
-    let device = stage.open();
+    let device = stage.device();
     let rounds = stage.rounds(60);
     std::thread::scope(|scope| {
         for _ in 0..6 {

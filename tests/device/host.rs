@@ -329,7 +329,7 @@ fn a_storm_of_signals_neither_ends_a_wait_nor_delays_it() {
                 conserved(&side.counters());
                 session.device().verify().unwrap();
                 drop((queue, side, transfer, hbm, gate, session));
-                for _ in 0..5 {
+                for _ in 0..stage.rounds(5) {
                     drop(stage.owner());
                 }
             }));

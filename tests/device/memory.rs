@@ -13,7 +13,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 #[test]
 fn memory_is_zeroed_readable_writable_and_gone_from_the_device_once_dropped() {
     let stage = stage();
-    let device = stage.open();
+    let device = stage.device();
     let dma = device.dma().unwrap();
     let memory = HostMemory::allocate(dma, 5000, HostOptions::default()).unwrap();
     assert_eq!(memory.bytes(), 5000);
@@ -40,7 +40,7 @@ fn memory_is_zeroed_readable_writable_and_gone_from_the_device_once_dropped() {
 #[test]
 fn between_two_mappings_lies_a_page_that_nothing_maps() {
     let stage = stage();
-    let device = stage.open();
+    let device = stage.device();
     let dma = device.dma().unwrap();
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     let mut kept = Vec::new();
@@ -61,7 +61,7 @@ fn between_two_mappings_lies_a_page_that_nothing_maps() {
 #[test]
 fn memory_of_no_bytes_or_more_than_there_is_is_refused_and_nothing_is_left() {
     let stage = stage();
-    let device = stage.open();
+    let device = stage.device();
     let dma = device.dma().unwrap();
     for (bytes, code) in [
         (0, Code::Invalid),
@@ -81,7 +81,7 @@ fn memory_of_no_bytes_or_more_than_there_is_is_refused_and_nothing_is_left() {
 #[test]
 fn an_applications_shared_memory_is_registered_from_any_page_of_it() {
     let stage = stage();
-    let device = stage.open();
+    let device = stage.device();
     let dma = device.dma().unwrap();
     let shared = Shared::new(0x4000);
     // SAFETY: in bounds of the mapping.
@@ -164,11 +164,11 @@ fn memory_outlives_the_device_it_was_made_from() {
 fn many_small_mappings_come_and_go_in_any_order() {
     use proptest::prelude::*;
     let stage = stage();
-    let device = stage.open();
+    let device = stage.device();
     let dma = device.dma().unwrap();
     let steps = prop::collection::vec((1u64..300_000, any::<prop::sample::Index>()), 1..40);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 12,
+        cases: stage.rounds(12),
         failure_persistence: None,
         ..ProptestConfig::default()
     });

@@ -33,7 +33,7 @@ const PROFILED: QueueOptions = QueueOptions {
 #[test]
 fn a_finished_job_says_what_it_took_until_the_ring_has_gone_round() {
     let stage = stage();
-    let session = Session::new(&stage.open()).unwrap();
+    let session = Session::new(&stage.device()).unwrap();
     let mut queue = session.queue(PROFILED).unwrap();
     let first = queue.submit_one(&fill()).unwrap();
     queue.completions().wait(first, Some(SOON)).unwrap();
@@ -53,7 +53,7 @@ fn a_finished_job_says_what_it_took_until_the_ring_has_gone_round() {
 #[test]
 fn a_queue_that_was_not_made_for_it_tells_nothing() {
     let stage = stage();
-    let session = Session::new(&stage.open()).unwrap();
+    let session = Session::new(&stage.device()).unwrap();
     let mut queue = session.queue(QueueOptions::default()).unwrap();
     let seq = queue.submit_one(&nop()).unwrap();
     queue.completions().wait(seq, Some(SOON)).unwrap();
@@ -64,7 +64,7 @@ fn a_queue_that_was_not_made_for_it_tells_nothing() {
 #[test]
 fn those_who_watch_the_card_share_its_ring_and_count_what_they_lost() {
     let stage = stage();
-    let owner = stage.open();
+    let owner = stage.device();
     // A kernel gives the card to one process; there the owner watches itself.
     let observer = |board| open(board, Role::Observe).unwrap();
     let watch = || stage.board().map_or_else(|| owner.clone(), observer);

@@ -11,7 +11,7 @@ use jalapeno_tests::{SOON, board, open, stage};
 #[test]
 fn a_device_reset_ends_the_generation_and_the_card_serves_again() {
     let stage = stage();
-    let device = stage.open();
+    let device = stage.device();
     let memory = HostMemory::allocate(device.dma().unwrap(), 4096, HostOptions::default()).unwrap();
     for level in [ResetLevel::Device, ResetLevel::Function] {
         let before = device.generation();
@@ -32,7 +32,7 @@ fn a_device_reset_ends_the_generation_and_the_card_serves_again() {
 #[test]
 fn a_reset_of_the_engines_keeps_the_generation() {
     let stage = stage();
-    let device = stage.open();
+    let device = stage.device();
     let before = device.generation();
     let report = device.reset(ResetLevel::Engines, 0, SOON).unwrap();
     assert_eq!(report.generation, before);
@@ -42,7 +42,7 @@ fn a_reset_of_the_engines_keeps_the_generation() {
 #[test]
 fn a_reset_that_cannot_be_is_refused_before_anything_happens() {
     let stage = stage();
-    let device = stage.open();
+    let device = stage.device();
     // A socket has no bus; where a kernel holds the card its reset is a story of tests/kernel.
     let bus = stage
         .board()

@@ -13,7 +13,7 @@ use jalapeno_tests::{SOON, open, stage};
 #[test]
 fn an_observer_reads_telemetry_that_is_fresh_and_plausible() {
     let stage = stage();
-    let owner = stage.open();
+    let owner = stage.device();
     // A kernel gives the card to one process; there the owner watches itself.
     let observer = |board| open(board, Role::Observe).unwrap();
     let watcher = stage.board().map_or_else(|| owner.clone(), observer);
@@ -39,7 +39,7 @@ fn an_observer_reads_telemetry_that_is_fresh_and_plausible() {
 #[test]
 fn device_time_goes_on_and_relates_to_the_hosts_clock() {
     let stage = stage();
-    let device = stage.open();
+    let device = stage.device();
     let first = device.clock().unwrap();
     std::thread::sleep(std::time::Duration::from_millis(20));
     let second = device.clock().unwrap();
@@ -62,7 +62,7 @@ fn device_time_goes_on_and_relates_to_the_hosts_clock() {
 #[test]
 fn a_failed_job_stands_in_the_fault_log_and_raises_an_event_until_acknowledged() {
     let stage = stage();
-    let owner = stage.open();
+    let owner = stage.device();
     let observer = |board| open(board, Role::Observe).unwrap();
     let watcher = stage.board().map_or_else(|| owner.clone(), observer);
     let before = watcher.fault_log(0).unwrap();

@@ -14,6 +14,9 @@ const STORY: &str = "JALAPENO_STORY";
 const PART: &str = "JALAPENO_PART";
 /// What it was given to play with.
 const PROP: &str = "JALAPENO_PROP";
+/// A file that is to have the names of such stories, which are then played later, all together: between
+/// them nobody holds the one card that there is, and behind a kernel an opening is a reset.
+const LATER: &str = "JALAPENO_LATER";
 /// Longest that a story may take.
 const LONGEST: Duration = Duration::from_secs(100);
 
@@ -25,6 +28,10 @@ const LONGEST: Duration = Duration::from_secs(100);
 pub fn is_alone(story: &str) -> bool {
     if std::env::var(STORY).is_ok_and(|playing| playing == story) {
         return true;
+    }
+    if let Some(path) = std::env::var_os(LATER) {
+        crate::stage::note(&path, story);
+        return false;
     }
     let _turn = crate::stage::turn();
     crate::stage::let_go();

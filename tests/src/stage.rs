@@ -3,6 +3,9 @@
 //! Where `JALAPENO_DEVICES` names a card the stories play on that one, one after another. Otherwise
 //! each has a board of its own, in this process, which can misbehave on request.
 
+use std::ffi::OsStr;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -254,15 +257,16 @@ pub fn by_sequence(session: &Session, depth: u32) -> Queue {
 
 /// Notes that a story does not play here, and why.
 pub fn skip(story: &str, reason: &str) {
-    let line = format!("{story}: {reason}\n");
-    print!("skip {line}");
+    let line = format!("{story}: {reason}");
+    println!("skip {line}");
     if let Some(path) = std::env::var_os("JALAPENO_SKIPS") {
-        use std::io::Write;
-        let file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path);
-        let noted = file.and_then(|mut file| file.write_all(line.as_bytes()));
-        noted.expect("the skip is noted");
+        note(&path, &line);
     }
+}
+
+/// Appends a line to a file.
+pub(crate) fn note(path: &OsStr, line: &str) {
+    let file = OpenOptions::new().append(true).create(true).open(path);
+    let noted = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
+    noted.expect("it is noted");
 }

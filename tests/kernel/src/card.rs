@@ -20,6 +20,7 @@ pub struct Card {
     socket: PathBuf,
     log: PathBuf,
     emulator: Held,
+    killed: bool,
 }
 
 /// Long enough on a host that has stalled; it is there in milliseconds.
@@ -59,6 +60,7 @@ impl Card {
             socket,
             log: said,
             emulator: held,
+            killed: false,
         })
     }
 
@@ -120,7 +122,14 @@ impl Card {
     /// # Errors
     /// What the system says.
     pub fn kill(&mut self) -> io::Result<()> {
+        self.killed = true;
         self.emulator.0.kill()
+    }
+
+    /// Whether it was killed: it tells nothing any more.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.killed
     }
 }
 

@@ -43,10 +43,12 @@ impl Hands {
 
     /// The openings that the machine's cards saw until now. A kernel resets a card when it is opened
     /// and when it is closed; a card that was killed tells nothing.
-    #[must_use]
-    pub fn openings(&self) -> u64 {
-        let resets = self.cards.iter().filter_map(|card| card.resets().ok());
-        resets.sum::<u64>() / 2
+    ///
+    /// # Errors
+    /// A card that lives and does not say.
+    pub fn openings(&self) -> io::Result<u64> {
+        let living = self.cards.iter().filter(|card| !card.is_killed());
+        Ok(living.map(Card::resets).sum::<io::Result<u64>>()? / 2)
     }
 
     /// QEMU's arguments for the monitor.

@@ -1,7 +1,7 @@
 //! The guest kernel's log, read for what a healthy kernel never says.
 
 /// Words that begin a complaint of the kernel. Each stands for lines that follow it.
-const COMPLAINTS: [&str; 22] = [
+const COMPLAINTS: [&str; 25] = [
     "WARNING: ",
     "BUG: ",
     "kernel BUG at",
@@ -24,6 +24,9 @@ const COMPLAINTS: [&str; 22] = [
     "unreferenced object 0x",
     "DEBUG_LOCKS_WARN_ON",
     "Trying to vfree",
+    "divide error: ",
+    "invalid opcode: ",
+    "turning off the locking correctness validator",
 ];
 
 /// The lines of a log that are complaints. A trace alone counts too.

@@ -1,6 +1,9 @@
 //! What a guest said: its cases, counted, and everything that makes a run no proof.
 
+use std::collections::BTreeMap;
 use std::fmt;
+
+use crate::together;
 
 /// How one case ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +33,8 @@ const LAST_WORDS: usize = 1000;
 
 /// The lines of the report port, read one at a time.
 ///
-/// `BEGIN story` · `CASE name pass|fail|skip reason` · `END story status` · `DONE uptime`.
+/// `BEGIN story` · `CASE name pass|fail|skip reason` · `END story status` · `DONE uptime`, and
+/// `FIGURE name value`.
 /// Between BEGIN and END the lines of Rust's test harness count too: `test name ... ok`.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -38,6 +42,7 @@ pub struct Report {
     story: Option<(String, usize)>,
     /// What the story's programs said beside their cases.
     talk: Vec<String>,
+    figures: BTreeMap<String, String>,
     done: bool,
 }
 
@@ -53,6 +58,11 @@ impl Report {
                 self.talk.clear();
             }
             "CASE" => self.case(rest),
+            "FIGURE" => {
+                if let Err(why) = together::figure(&mut self.figures, rest) {
+                    self.push("figure", Outcome::Failed, why);
+                }
+            }
             "test" => self.rust_test(rest),
             "END" => self.end(rest),
             "DONE" => {
@@ -62,6 +72,12 @@ impl Report {
             _ if self.talk.len() < TALK_LINES => self.talk.push(line.to_owned()),
             _ => {}
         }
+    }
+
+    /// The figures that were told.
+    #[must_use]
+    pub fn figures(&self) -> &BTreeMap<String, String> {
+        &self.figures
     }
 
     /// Closes the report. A guest that never came to its end and a guest without a single case
@@ -147,7 +163,7 @@ impl Report {
                 Outcome::Failed,
                 format!("{begun} ended with status {status}"),
             );
-        } else if own.is_empty() && begun != "setup" {
+        } else if own.iter().all(|case| case.outcome == Outcome::Skipped) && begun != "setup" {
             self.push("cases", Outcome::Failed, format!("{begun} ran no case"));
         }
         self.explain(first);
@@ -255,6 +271,12 @@ mod tests {
             read("BEGIN a\nCASE x skip why\nEND a 0\nDONE 1"),
             count(0, 1, 1)
         );
+    }
+
+    #[test]
+    fn a_story_that_only_skips_fails_though_others_run() {
+        let text = "BEGIN a\nCASE x pass\nEND a 0\nBEGIN b\nCASE y skip why\nEND b 0\nDONE 1";
+        assert_eq!(read(text), count(1, 1, 1));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 
-use crate::open;
+use crate::{let_go, open};
 
 /// Nobody in particular.
 const USER: u32 = 65_534;
@@ -27,6 +27,7 @@ const MEMLOCK: u64 = 64 << 10;
 /// # Panics
 /// Where it does not start.
 pub fn part(name: &str, card: &str) -> Child {
+    let_go(); // it opens the card itself
     Command::new("/proc/self/exe")
         .args([card, name])
         .stdout(Stdio::piped())

@@ -13,7 +13,7 @@ mod resets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jalapeno::hw::packets::{Opcode, Packet, header};
@@ -89,13 +89,36 @@ const STORIES: &[(&str, Story)] = &[
     ),
 ];
 
-/// What `Device::open` gives for computing.
+/// The card stays open from story to story: each opening and each closing is a reset.
+static KEPT: Mutex<Option<Arc<Device>>> = Mutex::new(None);
+
+/// Closes the card, where an earlier story left it open: for another process or way to it.
+pub fn let_go() {
+    *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+/// What `Device::open` gives for computing, now.
 ///
 /// # Panics
 /// Where it does not open.
 #[must_use]
 pub fn open(card: &str) -> Arc<Device> {
+    let_go();
     Device::open(card, Role::Compute).expect("the card opens")
+}
+
+/// The card, open for computing, perhaps since an earlier story.
+///
+/// # Panics
+/// Where it does not open.
+#[must_use]
+pub fn device(card: &str) -> Arc<Device> {
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let works = kept.take().filter(|device| device.verify().is_ok());
+    let device =
+        works.unwrap_or_else(|| Device::open(card, Role::Compute).expect("the card opens"));
+    *kept = Some(Arc::clone(&device));
+    device
 }
 
 /// A session on the card.
@@ -104,7 +127,7 @@ pub fn open(card: &str) -> Arc<Device> {
 /// Where there is none.
 #[must_use]
 pub fn session(card: &str) -> Session {
-    Session::new(&open(card)).expect("a session")
+    Session::new(&device(card)).expect("a session")
 }
 
 /// A packet with a body.
@@ -151,6 +174,7 @@ fn main() -> ExitCode {
     for (name, story) in STORIES {
         failed += usize::from(!play(name, *story, &card));
     }
+    let_go();
     if failed == 0 {
         ExitCode::SUCCESS
     } else {

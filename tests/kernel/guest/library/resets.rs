@@ -4,10 +4,10 @@ use jalapeno::error::Code;
 use jalapeno::hw::regs::ResetLevel;
 use jalapeno::{HostOptions, QueueOptions, Session};
 
-use crate::{SOON, jobs, open};
+use crate::{SOON, device, jobs};
 
 fn reset(card: &str, level: ResetLevel) -> String {
-    let device = open(card);
+    let device = device(card);
     let session = Session::new(&device).expect("a session");
     let mut queue = session.queue(QueueOptions::default()).expect("a queue");
     let memory = session
@@ -26,7 +26,7 @@ fn reset(card: &str, level: ResetLevel) -> String {
     assert_eq!(stale.expect_err("it is stale").code(), Code::Stale);
     drop((queue, memory, session));
     device.verify().expect("it answers");
-    drop(device);
+    // Who asked for it goes on at once, on the same device.
     jobs::a_copy_goes_to_the_card_and_home(card);
     format!(
         "generation {before:?} to {:?}, {} ms",
