@@ -10,12 +10,11 @@ use jalapeno_hw::faults::FaultCode;
 use jalapeno_hw::pci::{BAR_DOORBELLS, BAR_REGISTERS};
 use jalapeno_hw::reg::{Access, RegisterRow};
 use jalapeno_hw::regs::{
-    BAR0, BAR0_BYTES, BootId, CAPS_BYTES, CapsPointer, DeviceState, Feature, FeaturesAccepted,
-    FeaturesOffered, Generation as GenerationRegister, Heartbeat, MAGIC, Magic, Platform,
-    PlatformId, Serial, Status, UuidHigh, UuidLow, VERSION_MAJOR, Version,
+    BAR0, BAR0_BYTES, DeviceState, Feature, FeaturesAccepted, FeaturesOffered,
+    Generation as GenerationRegister, Heartbeat, Status,
 };
 
-use crate::capabilities::{self, Capabilities};
+use crate::capabilities::Capabilities;
 use crate::clock::Clock;
 use crate::dma::DmaSpace;
 use crate::error::{Error, Result};
@@ -26,14 +25,16 @@ use crate::mmio::{Bar, Doorbell, until};
 use crate::pci::Root;
 use crate::transport::opening::{self, Backend};
 use crate::transport::user::{self, User};
-use crate::transport::{CONFIG_REGION, Description, Transport};
-use crate::units::{Generation, Uuid};
+use crate::transport::{CONFIG_REGION, Transport};
+use crate::units::Generation;
 
 mod drain;
 mod faults;
+mod identity;
 mod reset;
 
 pub use faults::FaultLog;
+pub use identity::DeviceInfo;
 pub use reset::ResetReport;
 
 /// What the library can use.
@@ -44,8 +45,6 @@ const FEATURES_KNOWN: u64 = 1 << Feature::Arm.code()
     | 1 << Feature::Priority.code();
 /// Most interrupt vectors asked for: one for events and one a queue, shared beyond.
 const VECTORS_WANTED: u32 = 64;
-/// Bytes of the capability page that are read at once; it is a multiple of this.
-const CAPS_STEP: usize = 128;
 /// PCI command register, in config space.
 const PCI_COMMAND: u64 = 4;
 /// Its bits: memory space, bus mastering.
@@ -61,35 +60,6 @@ pub enum Role {
     Observe,
     /// To own the device with nobody watching.
     Exclusive,
-}
-
-/// Who a device is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceInfo {
-    /// What `Device::open` takes.
-    pub name: String,
-    /// How it is reached: `vfio-user`, `vfio-group` or `vfio-cdev`.
-    pub backend: &'static str,
-    /// What answers; the raw number where the library does not know it.
-    pub platform: std::result::Result<Platform, u32>,
-    /// The device's UUID, the same for ever.
-    pub uuid: Uuid,
-    /// Board serial number.
-    pub serial: u64,
-    /// Major and minor version of the host interface.
-    pub version: (u32, u32),
-    /// Feature bits that the device offers.
-    pub features_offered: u64,
-    /// Feature bits in use.
-    pub features: u64,
-    /// Differs at every start of the firmware.
-    pub boot_id: u64,
-    /// Who owned the device when this observer came; `None`: nobody, or that cannot be known.
-    pub owner_pid: Option<u32>,
-    /// Interrupt vectors in use; 0 for an observer.
-    pub vectors: u32,
-    /// What the capability records say.
-    pub capabilities: Capabilities,
 }
 
 /// What only an owner has.
@@ -175,7 +145,7 @@ impl Device {
             master(&transport, true)?;
         }
         let registers = Arc::new(Bar::open(&transport, BAR_REGISTERS, BAR0_BYTES, owns)?);
-        let mut info = identify(&registers, name, transport.describe())?;
+        let mut info = identity::read(&registers, name, transport.describe())?;
         let generation = registers.read::<GenerationRegister>()?.0;
         let mut device = Self {
             owner: None,
@@ -478,57 +448,4 @@ fn master(transport: &Arc<dyn Transport>, on: bool) -> Result<()> {
         return Ok(());
     }
     transport.write(CONFIG_REGION, PCI_COMMAND, &bits.to_le_bytes())
-}
-
-/// Reads who the device is, once; everything is checked here.
-fn identify(registers: &Bar, name: String, reached: &Description) -> Result<DeviceInfo> {
-    let magic = registers.read::<Magic>()?.0;
-    if magic != MAGIC {
-        return Err(Error::Protocol {
-            code: FaultCode::BadDiscovery,
-            what: format!("{name}: MAGIC reads {magic:#010x}, not {MAGIC:#010x}: another device"),
-        });
-    }
-    let version = registers.read::<Version>()?;
-    if version.major() != VERSION_MAJOR {
-        return Err(Error::Version {
-            what: "host interface",
-            found: format!("{}.{}", version.major(), version.minor()),
-            needed: format!("{VERSION_MAJOR}.x"),
-        });
-    }
-    let platform = registers.read::<PlatformId>()?.0;
-    let at = registers.read::<CapsPointer>()?.0;
-    let end = u64::from(at) + u64::from(CAPS_BYTES);
-    if !at.is_multiple_of(8) || end > BAR0_BYTES {
-        return Err(Error::Protocol {
-            code: FaultCode::BadDiscovery,
-            what: format!("{name}: CAPS is {at:#x}"),
-        });
-    }
-    let mut records = Vec::new();
-    // Every word read is a round trip to the card, so not the whole page.
-    while records.len() < CAPS_BYTES as usize && !capabilities::is_whole(&records) {
-        let read = records.len();
-        records.resize(read + CAPS_STEP, 0);
-        registers.copy(u64::from(at) + read as u64, &mut records[read..])?;
-    }
-    let capabilities = capabilities::parse(&records)?;
-    let mut uuid = [0; 16];
-    uuid[..8].copy_from_slice(&registers.read::<UuidLow>()?.0.to_le_bytes());
-    uuid[8..].copy_from_slice(&registers.read::<UuidHigh>()?.0.to_le_bytes());
-    Ok(DeviceInfo {
-        name,
-        backend: reached.backend,
-        platform: Platform::from_code(platform).ok_or(platform),
-        uuid: Uuid(uuid),
-        serial: registers.read::<Serial>()?.0,
-        version: (version.major(), version.minor()),
-        features_offered: registers.read::<FeaturesOffered>()?.0,
-        features: 0,
-        boot_id: registers.read::<BootId>()?.0,
-        owner_pid: reached.owner_pid,
-        vectors: 0,
-        capabilities,
-    })
 }

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jalapeno_hw::pci::{DEVICE, VENDOR};
+
 use super::{Transport, cdev, group, noiommu};
 use crate::error::{Code, Error, Result};
 use crate::pci::Function;
@@ -94,6 +96,10 @@ pub(crate) fn survey(function: &Function, backend: Backend) -> Result<()> {
             why: "no PCI function has this address".into(),
         });
     }
+    // To open a function is to reset it, so another's card is not even looked into.
+    if function.ids() != Some((VENDOR, DEVICE)) {
+        return Err(another_device(address, function.ids()));
+    }
     if function.is_given_to_vfio() {
         if function.is_without_iommu() && backend != Backend::UnsafeNoIommu {
             return Err(Error::Unsupported {
@@ -119,6 +125,18 @@ pub(crate) fn survey(function: &Function, backend: Backend) -> Result<()> {
         what: format!("opening {address}: {bound}, not to vfio-pci"),
         hint: format!("sudo jalctl bind --device {address}"),
     })
+}
+
+/// A function that is no Jalapeño by its vendor and device id.
+pub(crate) fn another_device(name: &str, ids: Option<(u16, u16)>) -> Error {
+    let is = match ids {
+        Some((vendor, device)) => format!("its PCI ids are {vendor:04x}:{device:04x}"),
+        None => "its PCI ids cannot be read".into(),
+    };
+    Error::NotFound {
+        name: name.into(),
+        why: format!("{is}, and those of a Jalapeño are {VENDOR:04x}:{DEVICE:04x}"),
+    }
 }
 
 /// The function is in no group of an IOMMU.
@@ -206,6 +224,17 @@ mod tests {
         let absent = machine.root.function("0000:09:00.0");
         let error = open(&absent, Backend::Auto, true).unwrap_err();
         assert_eq!(error.code(), Code::NotFound);
+        for (at, ids) in [("0000:0a:00.0", (0xA1A0, 2)), ("0000:0b:00.0", (0x8086, 1))] {
+            let foreign = machine.function(at, ids, Some(9), Some("vfio-pci"));
+            let error = open(&foreign, Backend::Auto, true).unwrap_err();
+            assert_eq!(error.code(), Code::NotFound);
+            let told = format!("its PCI ids are {:04x}:{:04x}", ids.0, ids.1);
+            assert!(error.to_string().contains(&told), "{error}");
+        }
+        let half = machine.function("0000:0c:00.0", OURS, Some(9), Some("vfio-pci"));
+        machine.write("sys/bus/pci/devices/0000:0c:00.0/device", "garbage");
+        let text = why(&half, Backend::UnsafeNoIommu);
+        assert!(text.contains("ids cannot be read"), "{text}");
         let elsewhere = machine.function("0000:02:00.0", OURS, Some(1), Some("nvme"));
         let text = why(&elsewhere, Backend::Auto);
         assert!(text.contains("bound to nvme, not to vfio-pci"), "{text}");
