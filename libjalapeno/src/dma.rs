@@ -35,6 +35,8 @@ pub struct DmaSpace {
     transport: Arc<dyn Transport>,
     mark: ForkMark,
     limit: usize,
+    /// What mappings are a multiple of, and the guard behind each: the IOMMU's page, at least 4 KiB.
+    page: u64,
     space: Mutex<Space>,
 }
 
@@ -65,9 +67,17 @@ impl DmaSpace {
     /// `Unsupported` where no address satisfies both.
     pub fn new(transport: &Arc<dyn Transport>, last: u64) -> Result<Self> {
         let about = transport.describe();
+        let page = about.page_bytes.max(SMALL);
+        if !page.is_power_of_two() || page > HUGE {
+            return Err(Error::Unsupported {
+                what: format!("DMA on {} in pages of {page:#x} bytes", about.name),
+            });
+        }
         let mut ranges = Vec::new();
         for &(low, high) in &about.iova_ranges {
-            let low = low.max(IOVA_FIRST).next_multiple_of(SMALL);
+            let Some(low) = low.max(IOVA_FIRST).checked_next_multiple_of(page) else {
+                continue;
+            };
             let high = high.min(last);
             if low < high
                 && let Ok(range) = AddressAllocator::new(low, high - low + 1)
@@ -87,6 +97,7 @@ impl DmaSpace {
             transport: Arc::clone(transport),
             mark: ForkMark::here(),
             limit: about.maps_limit,
+            page,
             space: Mutex::new(Space {
                 ranges,
                 live: 0,
@@ -114,11 +125,11 @@ impl DmaSpace {
             have,
             hint: hint.into(),
         };
-        let with_guard = bytes.checked_add(SMALL).ok_or_else(|| Error::Invalid {
+        let with_guard = bytes.checked_add(self.page).ok_or_else(|| Error::Invalid {
             what: format!("{bytes:#x} bytes of host memory overflow the address space"),
         })?;
         let align = bytes.checked_next_power_of_two().unwrap_or(HUGE);
-        let align = align.clamp(SMALL, HUGE);
+        let align = align.clamp(self.page, HUGE);
         let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
         if space.live >= self.limit {
             return Err(exhausted(
@@ -201,8 +212,11 @@ impl Lease {
         }
         if self.mapped {
             let transport = &self.space.transport;
+            // A server that is gone reaches nothing. A card that is called lost may be there all
+            // the same, after an error of its link, and go on.
+            let nobody_is_there = || transport.describe().needs_file && transport.is_lost();
             if let Err(error) = transport.unmap_dma(self.iova(), self.bytes)
-                && !transport.is_lost()
+                && !nobody_is_there()
             {
                 log::error!("unmap iova {}: {error}; its memory is kept", self.iova());
                 return false;
@@ -270,8 +284,15 @@ impl HostMemory {
                 what: "0 bytes of host memory: at least 1 is needed".into(),
             });
         }
-        memlock::preflight(space.transport.describe().pins, bytes)?;
-        let backing = Backing::allocate(bytes, options.huge)?;
+        let about = space.transport.describe();
+        let whole = bytes.checked_next_multiple_of(space.page);
+        let whole = whole.ok_or_else(|| Error::Invalid {
+            what: format!("{bytes:#x} bytes of host memory overflow the address space"),
+        })?;
+        // Before memory is taken; and again with the pages that it came in.
+        memlock::preflight(about, whole)?;
+        let backing = Backing::allocate(whole, options.huge)?;
+        memlock::preflight(about, backing.bytes())?;
         let mut lease = space.reserve(backing.bytes())?;
         let file = backing.file(options.protection)?;
         let range = HostRange {
@@ -311,15 +332,16 @@ impl HostMemory {
         space.mark.check()?;
         let about = space.transport.describe();
         let start = at.as_ptr().addr() as u64;
-        let aligned = start.is_multiple_of(SMALL) && bytes.is_multiple_of(SMALL);
+        let page = space.page;
+        let aligned = start.is_multiple_of(page) && bytes.is_multiple_of(page);
         if bytes == 0 || !aligned || start.checked_add(bytes).is_none() {
             return Err(Error::Invalid {
                 what: format!(
-                    "register {bytes:#x} bytes at {start:#x}: both must be multiples of {SMALL}"
+                    "register {bytes:#x} bytes at {start:#x}: both must be multiples of {page}"
                 ),
             });
         }
-        memlock::preflight(about.pins, bytes)?;
+        memlock::preflight(about, bytes)?;
         let behind = registered::find(start, bytes, protection)?;
         let file = match (behind, about.needs_file) {
             (Some(file), _) => Some(file),

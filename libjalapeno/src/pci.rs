@@ -124,6 +124,13 @@ impl Function {
         self.hex("class")
     }
 
+    /// Whether it is bound to the kernel module, which gives sensors beside an owner, scrubs HBM
+    /// between owners and keeps fault records.
+    #[must_use]
+    pub fn has_kernel_module(&self) -> bool {
+        self.driver().as_deref() == Some("jalapeno_vfio_pci")
+    }
+
     /// The driver bound to it.
     #[must_use]
     pub fn driver(&self) -> Option<String> {

@@ -138,6 +138,19 @@ pub(crate) fn host(iova_ranges: Vec<(u64, u64)>, maps_limit: usize) -> Arc<dyn T
     })
 }
 
+/// A host whose IOMMU has pages of this size.
+pub(crate) fn host_with_pages(page_bytes: u64) -> Arc<dyn Transport> {
+    Arc::new(Stage {
+        about: Description {
+            iova_ranges: vec![(0, u64::MAX >> 16)],
+            maps_limit: 8,
+            page_bytes,
+            ..about()
+        },
+        doorbells: Heap::new(4096),
+    })
+}
+
 fn about() -> Description {
     Description {
         backend: "played",
@@ -150,6 +163,7 @@ fn about() -> Description {
         page_bytes: 4096,
         needs_file: false,
         pins: false,
+        pins_per_user: false,
         owner_pid: None,
     }
 }

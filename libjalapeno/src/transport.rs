@@ -46,6 +46,8 @@ pub struct Description {
     pub needs_file: bool,
     /// Mapped memory is pinned and counts against RLIMIT_MEMLOCK.
     pub pins: bool,
+    /// It counts together with what all processes of the user pinned (iommufd).
+    pub pins_per_user: bool,
     /// The process that owned the function when this observer came, where that is told.
     pub owner_pid: Option<u32>,
 }
@@ -125,6 +127,11 @@ pub trait Transport: Send + Sync + fmt::Debug {
     }
     /// Whether the host wants the device back.
     fn is_wanted(&self) -> bool {
+        false
+    }
+    /// Whether the kernel scrubbed HBM before it gave the device to this opener. Host interface
+    /// 10.5.
+    fn is_scrubbed(&self) -> bool {
         false
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::{DmaSpace, HUGE, SMALL, memlock};
+use super::{DmaSpace, HUGE, memlock};
 use crate::error::{Error, Result};
 
 impl DmaSpace {
@@ -20,11 +20,11 @@ impl DmaSpace {
         };
         // A guard page behind each.
         let spaced = bytes
-            .checked_next_multiple_of(SMALL)
-            .and_then(|bytes| bytes.checked_add(SMALL));
+            .checked_next_multiple_of(self.page)
+            .and_then(|bytes| bytes.checked_add(self.page));
         let align = bytes.checked_next_power_of_two().unwrap_or(HUGE);
         let each =
-            spaced.and_then(|bytes| bytes.checked_next_multiple_of(align.clamp(SMALL, HUGE)));
+            spaced.and_then(|bytes| bytes.checked_next_multiple_of(align.clamp(self.page, HUGE)));
         let needed = each.and_then(|each| each.checked_mul(count));
         let needed = needed.ok_or_else(overflow)?;
         let (live, room) = {
@@ -55,8 +55,13 @@ impl DmaSpace {
                 hint: "fewer or smaller buffers: host and device share no more addresses".into(),
             });
         }
-        let pinned = bytes.next_multiple_of(SMALL) * count;
-        memlock::preflight(self.transport.describe().pins, pinned)
+        // In huge pages where it may come in such.
+        let pinned = match bytes >= HUGE {
+            true => bytes.checked_next_multiple_of(HUGE),
+            false => bytes.checked_next_multiple_of(self.page),
+        };
+        let pinned = pinned.and_then(|pinned| pinned.checked_mul(count));
+        memlock::preflight(self.transport.describe(), pinned.ok_or_else(overflow)?)
     }
 }
 
@@ -64,9 +69,10 @@ impl DmaSpace {
 mod tests {
     use std::sync::Arc;
 
-    use crate::dma::DmaSpace;
+    use crate::dma::{DmaSpace, HostMemory, HostOptions};
     use crate::error::Code;
     use crate::played;
+    use crate::transport::Protection;
 
     const GIB: u64 = 1 << 30;
     const TIB: u64 = 1 << 40;
@@ -93,6 +99,49 @@ mod tests {
         let hint = error.hint().unwrap();
         assert!(hint.contains("dma_entry_limit=262144"), "{hint}");
         assert_eq!(space.usage().maps, 0, "refused before the first map");
+    }
+
+    #[test]
+    fn buffers_one_mapping_too_many_are_refused_with_the_size_that_would_do() {
+        let space = container(65_535);
+        let error = space.fits(65_536, 2 << 20).unwrap_err();
+        assert_eq!(error.code(), Code::Memory, "{error}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("(4194304 bytes each)"), "{hint}");
+        space.fits(32_768, 4 << 20).unwrap();
+        assert!(space.fits(65_536, 4 << 20).is_err());
+        let _kept: Vec<_> = (0..65_535)
+            .map(|_| space.reserve(4096).expect("it is within the limit"))
+            .collect();
+        let error = space.reserve(4096).unwrap_err().to_string();
+        assert!(error.contains("65535 mappings are in use"), "{error}");
+    }
+
+    #[test]
+    fn mappings_are_in_the_iommus_pages() {
+        let page = 64 << 10;
+        let transport = played::host_with_pages(page);
+        let space = Arc::new(DmaSpace::new(&transport, u64::MAX).unwrap());
+        let small = HostMemory::allocate(&space, 1, HostOptions::default()).unwrap();
+        let next = HostMemory::allocate(&space, page + 1, HostOptions::default()).unwrap();
+        assert_eq!(space.usage().bytes, 3 * page);
+        assert_eq!((small.iova().0 % page, next.iova().0 % page), (0, 0));
+        assert!(
+            small.iova().0.abs_diff(next.iova().0) >= 2 * page,
+            "a guard"
+        );
+        let at = std::ptr::NonNull::<u8>::without_provenance(std::num::NonZero::new(4096).unwrap());
+        // SAFETY: refused before it is looked at.
+        let error = unsafe { HostMemory::register(&space, at, 4096, Protection::Read) };
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("multiples of 65536"), "{error}");
+        for nonsense in [3 << 12, 1 << 30] {
+            let transport = played::host_with_pages(nonsense);
+            assert!(
+                DmaSpace::new(&transport, u64::MAX).is_err(),
+                "{nonsense:#x}"
+            );
+        }
     }
 
     #[test]

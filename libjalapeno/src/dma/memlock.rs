@@ -1,33 +1,30 @@
 //! RLIMIT_MEMLOCK, looked at before memory is pinned, so that a refusal says what is needed.
 
-use nix::sys::resource::{Resource, getrlimit};
-
 use crate::error::{Error, Result};
 use crate::host::Memlock;
+use crate::transport::Description;
 
 /// Whether `bytes` more may be pinned; memory that is not pinned (vfio-user) needs no leave.
-pub(super) fn preflight(pins: bool, bytes: u64) -> Result<()> {
-    if !pins {
+pub(super) fn preflight(about: &Description, bytes: u64) -> Result<()> {
+    if !about.pins {
         return Ok(());
     }
-    // Of this thread: capabilities are a thread's, and the kernel asks the one that maps.
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(u64::MAX, |(soft, _)| soft);
-    verdict(&status, limit, bytes)
+    verdict(&Memlock::here(about.pins_per_user), bytes)
 }
 
-fn verdict(status: &str, limit: u64, bytes: u64) -> Result<()> {
-    let memlock = Memlock::of(status, limit, limit);
+fn verdict(memlock: &Memlock, bytes: u64) -> Result<()> {
     let have = memlock.room();
     if bytes <= have {
         return Ok(());
     }
-    let all = memlock.used.saturating_add(bytes).div_ceil(1024);
     Err(Error::Memory {
-        what: format!("pinning host memory (RLIMIT_MEMLOCK is {limit} bytes)"),
+        what: format!(
+            "pinning host memory (RLIMIT_MEMLOCK is {} bytes)",
+            memlock.soft
+        ),
         needed: bytes,
         have,
-        hint: format!("ulimit -l {all} (for good: jalctl setup; in a unit: LimitMEMLOCK=)"),
+        hint: memlock.remedy(bytes),
     })
 }
 
@@ -41,7 +38,8 @@ mod tests {
 
     #[test]
     fn a_small_memlock_says_what_is_needed_what_is_there_and_what_to_do() {
-        let error = verdict(USER, 64 << 10, 1 << 20).unwrap_err();
+        let limit = Memlock::of(USER, 64 << 10, 8 << 20);
+        let error = verdict(&limit, 1 << 20).unwrap_err();
         assert_eq!(error.code(), Code::Memory);
         let text = error.to_string();
         assert!(text.contains("needs 1048576 bytes, has 49152"), "{text}");
@@ -53,6 +51,8 @@ mod tests {
 
     #[test]
     fn what_fits_and_who_may_pass() {
+        let verdict =
+            |status: &str, limit, bytes| verdict(&Memlock::of(status, limit, limit), bytes);
         assert!(verdict(USER, 64 << 10, 48 << 10).is_ok());
         assert!(verdict(USER, 64 << 10, (48 << 10) + 1).is_err());
         assert!(verdict(USER, libc::RLIM_INFINITY, 1 << 40).is_ok());
@@ -65,6 +65,8 @@ mod tests {
 
     #[test]
     fn memory_that_is_not_pinned_needs_no_leave() {
-        assert!(preflight(false, u64::MAX).is_ok());
+        let transport = crate::played::host(vec![(0, u64::MAX)], 1);
+        assert!(!transport.describe().pins);
+        assert!(preflight(transport.describe(), u64::MAX).is_ok());
     }
 }

@@ -15,6 +15,9 @@ use super::{Transport, uapi};
 use crate::error::{Error, Result};
 use crate::pci::{Function, Root};
 
+/// The verb of a device that the kernel does not let this opener own.
+pub(super) const BIND: &str = "take with an iommufd";
+
 /// An address space of an iommufd. Closing the file frees it, after the device.
 #[derive(Debug)]
 struct Ioas {
@@ -45,10 +48,13 @@ pub(super) fn open(function: &Function, owns: bool) -> Result<Arc<dyn Transport>
     let iommufd = node(function, &iommu_node(function.root()))?;
     uapi::bind_iommufd(device.as_fd(), iommufd.as_fd()).map_err(|source| {
         match source.raw_os_error() {
-            // What the kernel says of a device that another opener bound already.
-            Some(libc::EINVAL) => {
-                refused_node(function, &path, io::Error::from_raw_os_error(libc::EBUSY))
-            }
+            // Also what the kernel says of a device that another opener bound already: `opening`
+            // finds out which it is.
+            Some(libc::EINVAL) => Error::Io {
+                tried: BIND,
+                on: function.address.clone(),
+                source,
+            },
             // Another driver of the group owns its DMA; EPERM also where nothing remaps interrupts.
             Some(libc::EPERM | libc::EBUSY) if !function.in_the_way().is_empty() => {
                 not_viable(function)
@@ -67,6 +73,7 @@ pub(super) fn open(function: &Function, owns: bool) -> Result<Arc<dyn Transport>
 
 impl AddressSpace for Ioas {
     const BACKEND: &'static str = "vfio-cdev";
+    const PER_USER: bool = true;
 
     fn layout(&self) -> io::Result<Layout> {
         let (ranges, alignment) = uapi::ioas_ranges(self.iommufd.as_fd(), self.id)?;

@@ -75,15 +75,41 @@ pub fn open(function: &Function, backend: Backend, owns: bool) -> Result<Arc<dyn
             {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            Err(Error::Busy { on, .. }) => {
+            Err(error) if may_be_held(&error) => {
                 if begin.elapsed() >= EXIT_TIME {
-                    let holder = function.holders().first().copied();
-                    return Err(Error::Busy { on, holder });
+                    return Err(who_holds(function, error));
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
             other => return other,
         }
+    }
+}
+
+/// Whether another opener may be why. By iommufd the kernel has one word, EINVAL, for that and for
+/// what it does not understand.
+fn may_be_held(error: &Error) -> bool {
+    match error {
+        Error::Busy { .. } => true,
+        Error::Io { tried, source, .. } => {
+            *tried == cdev::BIND && source.raw_os_error() == Some(libc::EINVAL)
+        }
+        _ => false,
+    }
+}
+
+/// Names the holder of a function that stayed busy; where the kernel did not say that it is, and
+/// nobody holds it, its error stands.
+fn who_holds(function: &Function, error: Error) -> Error {
+    let seen = crate::pci::look(function.root(), &function.nodes());
+    let holder = seen.holders.first().map(|(pid, _)| *pid);
+    let is_held = holder.is_some() || seen.hidden > 0;
+    match error {
+        error @ Error::Io { .. } if !is_held => error,
+        _ => Error::Busy {
+            on: function.address.clone(),
+            holder,
+        },
     }
 }
 
@@ -307,6 +333,28 @@ mod tests {
         );
         assert!(matches!(error, Error::Busy { .. }));
         assert_eq!(card.holders(), [77]);
+    }
+
+    #[test]
+    fn an_iommufd_that_refuses_is_busy_only_where_somebody_may_hold_the_device() {
+        let machine = Machine::new();
+        let card = machine.function("0000:02:00.0", OURS, Some(7), Some("vfio-pci"));
+        let refused = |code| Error::Io {
+            tried: cdev::BIND,
+            on: card.address.clone(),
+            source: io::Error::from_raw_os_error(code),
+        };
+        assert!(may_be_held(&refused(libc::EINVAL)) && !may_be_held(&refused(libc::EFAULT)));
+        let nobody = who_holds(&card, refused(libc::EINVAL)).to_string();
+        assert!(
+            nobody.contains("take with an iommufd 0000:02:00.0"),
+            "{nobody}"
+        );
+        machine.process(77, &machine.path.join("dev/vfio/7"));
+        match who_holds(&card, refused(libc::EINVAL)) {
+            Error::Busy { holder, .. } => assert_eq!(holder, Some(77)),
+            other => panic!("{other}"),
+        }
     }
 
     #[test]

@@ -126,6 +126,7 @@ impl User {
                 page_bytes: 4096,
                 needs_file: true,
                 pins: false,
+                pins_per_user: false,
                 owner_pid: greeting.clients.owner,
             },
             name,

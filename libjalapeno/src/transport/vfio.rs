@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use jalapeno_wire as wire;
 use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -22,6 +23,7 @@ use super::{Area, BarMapping, CONFIG_REGION, Description, HostRange, Protection,
 use super::{region, uapi};
 use crate::error::{Error, Result};
 use crate::fork::ForkMark;
+use crate::host::Memlock;
 use crate::pci::Function;
 use crate::units::Iova;
 
@@ -30,10 +32,15 @@ const VECTORS_AT_OPEN: u32 = 64;
 /// Most vectors that MSI-X has.
 const VECTORS_MAX: u32 = 2048;
 
+/// Longest that readers beside it may keep a bus reset from its turn.
+const BUS_FREE_TIME: Duration = Duration::from_secs(1);
+
 /// The address space that a device does DMA in.
 pub(super) trait AddressSpace: Send + Sync + std::fmt::Debug + 'static {
     /// `vfio-group` or `vfio-cdev`.
     const BACKEND: &'static str;
+    /// Whether what is pinned counts for all processes of the user together.
+    const PER_USER: bool = false;
     /// What can be mapped.
     fn layout(&self) -> io::Result<Layout>;
     /// Maps memory.
@@ -114,6 +121,7 @@ impl<S: AddressSpace> Vfio<S> {
                 page_bytes: layout.page_bytes,
                 needs_file: false,
                 pins: true,
+                pins_per_user: S::PER_USER,
                 owner_pid: None,
             },
             offsets: [0; 8],
@@ -269,16 +277,22 @@ impl<S: AddressSpace> Vfio<S> {
                 hint: "use fewer and larger buffers, or raise vfio_iommu_type1.dma_entry_limit"
                     .into(),
             },
-            Some(libc::ENOMEM) => Error::Memory {
-                what: "pinning host memory".into(),
-                needed: bytes,
-                have: 0,
-                hint: format!(
-                    "ulimit -l {} or more (memlock in /etc/security/limits.d, LimitMEMLOCK= in a \
-                     unit), or free memory",
-                    bytes.div_ceil(1024)
-                ),
-            },
+            Some(libc::ENOMEM) => {
+                let memlock = Memlock::here(S::PER_USER);
+                let have = memlock.room();
+                Error::Memory {
+                    what: "pinning host memory".into(),
+                    needed: bytes,
+                    have,
+                    hint: match bytes > have {
+                        true => memlock.remedy(bytes),
+                        // Unless others of this user pinned some at this moment.
+                        false => "free memory on this machine: the limit on pinned memory \
+                                  (ulimit -l) is not in the way"
+                            .into(),
+                    },
+                }
+            }
             Some(libc::EEXIST) => Error::Invalid {
                 what: format!("{bytes:#x} bytes at iova {iova}: part of it is mapped already"),
             },
@@ -428,8 +442,19 @@ impl<S: AddressSpace> Transport for Vfio<S> {
                 ),
             });
         }
-        uapi::hot_reset(self.device.as_fd(), &self.space.groups())
-            .map_err(|source| self.failed("reset the bus of", source))
+        let begin = Instant::now();
+        loop {
+            match uapi::hot_reset(self.device.as_fd(), &self.space.groups()) {
+                // Somebody reads a BAR or a sensor at this moment: the kernel does not wait for that.
+                Err(source)
+                    if source.raw_os_error() == Some(libc::EBUSY)
+                        && begin.elapsed() < BUS_FREE_TIME =>
+                {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                done => return done.map_err(|source| self.failed("reset the bus of", source)),
+            }
+        }
     }
 
     fn lost_fd(&self) -> Option<OwnedFd> {
@@ -446,6 +471,12 @@ impl<S: AddressSpace> Transport for Vfio<S> {
 
     fn is_wanted(&self) -> bool {
         is_raised(&self.wanted)
+    }
+
+    fn is_scrubbed(&self) -> bool {
+        // The module lets nobody open a card whose memory it could not scrub.
+        self.function.has_kernel_module()
+            && self.function.text("jalapeno/hbm").as_deref() == Some("owned")
     }
 }
 
