@@ -70,6 +70,7 @@ typedef int32_t jal_status;
 #define JAL_ERROR_NEEDS_RESET (-18) /* the device needs a reset */
 #define JAL_ERROR_HANDLE (-19)      /* the handle is stale, closed or of another kind */
 #define JAL_ERROR_INTERNAL (-20)    /* a fault inside the library */
+#define JAL_ERROR_WANTED (-21)      /* the host wants the device back: jal_device_give_back() */
 
 /* The library's version: major << 24 | minor << 16 | patch. Never fails. */
 uint32_t jal_version(void);
@@ -130,6 +131,19 @@ jal_status jal_device_open(const char *name, const jal_open_options *options, ja
 /* Closes a device and all that was made from it: sessions, queues, buffers, fences. Unfinished
  * jobs are cancelled; waits of other threads end. */
 jal_status jal_device_close(jal_device device);
+
+/* A descriptor for the caller's own loop that turns readable, and stays so, when the host wants the
+ * device back (unbound, removed or unplugged): call jal_device_give_back() then. Whoever sleeps in
+ * jal_wait() is told by WANTED. `*fd` is the caller's: close() it. UNSUPPORTED where nobody can ask
+ * (vfio-user). */
+jal_status jal_device_wanted_fd(jal_device device, int *fd);
+
+/* Gives the device back in order, and closes it and all that was made from it. For half of
+ * `timeout_ns` its jobs may come to their ends; then nothing starts any more, waits of other threads
+ * end with LOST, the device is cut off from host memory, and everything is closed, results that
+ * nobody read with it. BUSY where something is in use at the deadline; the handle is closed then too.
+ * UNSUPPORTED for an observer: close it. */
+jal_status jal_device_give_back(jal_device device, int64_t timeout_ns);
 
 typedef struct jal_device_info {
     uint32_t struct_size;

@@ -321,6 +321,16 @@ public:
     void reset(std::uint32_t level, std::int64_t timeout_ns) const {
         check(jal_device_reset(get(), level, timeout_ns));
     }
+    /* Readable when the host wants the device back; the caller's to close. */
+    int wanted_fd() const {
+        int fd = -1;
+        check(jal_device_wanted_fd(get(), &fd));
+        return fd;
+    }
+    /* Gives it back, and closes it with all that was made from it; what stands for those is stale. */
+    void give_back(std::int64_t timeout_ns) const {
+        check(jal_device_give_back(get(), timeout_ns));
+    }
     jalapeno::session session() const {
         jal_session handle{};
         check(jal_session_create(get(), &handle));

@@ -1,21 +1,19 @@
 //! A device, opened: identity, capabilities, memory, interrupts, faults, clock and resets.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use jalapeno_hw::faults::FaultCode;
 use jalapeno_hw::pci::{BAR_DOORBELLS, BAR_REGISTERS};
-use jalapeno_hw::reg::{Access, RegisterRow};
 use jalapeno_hw::regs::{
-    BAR0, BAR0_BYTES, DeviceState, Feature, FeaturesAccepted, FeaturesOffered,
-    Generation as GenerationRegister, Heartbeat, Status,
+    BAR0_BYTES, DeviceState, Feature, FeaturesAccepted, FeaturesOffered,
+    Generation as GenerationRegister, Status,
 };
 
 use crate::capabilities::Capabilities;
-use crate::clock::Clock;
+use crate::discover::{self, Resolved};
 use crate::dma::DmaSpace;
 use crate::error::{Error, Result};
 use crate::fork::ForkMark;
@@ -26,16 +24,21 @@ use crate::pci::Root;
 use crate::transport::opening::{self, Backend};
 use crate::transport::user::{self, User};
 use crate::transport::{CONFIG_REGION, Transport};
-use crate::units::Generation;
+use crate::units::{Generation, Uuid};
 
+mod asking;
 mod drain;
 mod faults;
+mod giving;
 mod identity;
 mod reset;
+mod scrub;
 
 pub use faults::FaultLog;
 pub use identity::DeviceInfo;
 pub use reset::ResetReport;
+pub use scrub::Scrub;
+use scrub::Scrubbing;
 
 /// What the library can use.
 const FEATURES_KNOWN: u64 = 1 << Feature::Arm.code()
@@ -81,6 +84,11 @@ pub struct Device {
     transport: Arc<dyn Transport>,
     info: DeviceInfo,
     role: Role,
+    /// Bus mastering was turned on.
+    masters: bool,
+    /// The host has it back.
+    given_back: AtomicBool,
+    scrubbing: Scrubbing,
     generation: AtomicU64,
     users: Mutex<Vec<Weak<dyn Generational>>>,
     mark: ForkMark,
@@ -90,6 +98,10 @@ pub struct Device {
 pub(crate) trait Generational: Send + Sync + std::fmt::Debug {
     /// The device was reset: what was made before is stale.
     fn expire(&self);
+    /// Whether every job that was submitted is done.
+    fn is_idle(&self) -> bool;
+    /// The device goes away: no job of it ends any other way.
+    fn lose(&self, why: &'static str);
 }
 
 impl Device {
@@ -112,13 +124,32 @@ impl Device {
         if let Some(path) = name.strip_prefix("vfio-user:") {
             return Self::open_socket(path, role);
         }
-        let found = crate::discover::resolve(name)?;
-        if let Some(path) = found.strip_prefix("vfio-user:") {
-            return Self::open_socket(path, role);
+        match discover::resolve(name)? {
+            Resolved::Named(found) => match found.strip_prefix("vfio-user:") {
+                Some(path) => Self::open_socket(path, role),
+                None => Self::open_function(&found, role, backend, None),
+            },
+            Resolved::OneOf {
+                addresses,
+                uuid,
+                seen,
+            } => addresses
+                .iter()
+                // What cannot be opened, or turns out to be another, is not it.
+                .find_map(|at| Self::open_function(at, role, backend, Some(uuid)).ok())
+                .ok_or_else(|| discover::unseen(name, seen)),
         }
-        let function = Root::default().function(&found);
+    }
+
+    fn open_function(
+        address: &str,
+        role: Role,
+        backend: Backend,
+        wanted: Option<Uuid>,
+    ) -> Result<Arc<Self>> {
+        let function = Root::default().function(address);
         let transport = opening::open(&function, backend, role != Role::Observe)?;
-        Self::open_transport(transport, found, role)
+        Self::open_as(transport, address.to_owned(), role, wanted)
     }
 
     fn open_socket(path: &str, role: Role) -> Result<Arc<Self>> {
@@ -140,14 +171,36 @@ impl Device {
         name: String,
         role: Role,
     ) -> Result<Arc<Self>> {
+        Self::open_as(transport, name, role, None)
+    }
+
+    /// As `open_transport`; a device with another UUID than `wanted` is let go of untouched.
+    fn open_as(
+        transport: Arc<dyn Transport>,
+        name: String,
+        role: Role,
+        wanted: Option<Uuid>,
+    ) -> Result<Arc<Self>> {
         let owns = role != Role::Observe;
+        // Nothing is written to a device before it is known to be one of ours, and it masters no
+        // bus before it has said who it is.
+        identity::confirm(&transport, &name)?;
         if owns {
-            master(&transport, true)?;
+            decode(&transport)?;
         }
         let registers = Arc::new(Bar::open(&transport, BAR_REGISTERS, BAR0_BYTES, owns)?);
         let mut info = identity::read(&registers, name, transport.describe())?;
+        if wanted.is_some_and(|wanted| wanted != info.uuid) {
+            return Err(Error::NotFound {
+                name: info.name,
+                why: format!("its UUID is {}", info.uuid),
+            });
+        }
         let generation = registers.read::<GenerationRegister>()?.0;
         let mut device = Self {
+            masters: false,
+            given_back: AtomicBool::new(false),
+            scrubbing: Scrubbing::default(),
             owner: None,
             registers,
             transport,
@@ -161,6 +214,9 @@ impl Device {
             device.wait_ready()?;
             device.lift_quiesce()?;
             info.features = device.accept_features()?;
+            // From here on a device that is dropped, also unopened, has it taken away again.
+            device.masters = true;
+            master(&device.transport, true)?;
             let owner = device.own(&info.capabilities)?;
             info.vectors = owner.vectors.count();
             device.owner = Some(owner);
@@ -261,21 +317,12 @@ impl Device {
                 why: "its connection broke, or its link failed (AER): open it again",
             });
         }
+        if self.given_back.load(Ordering::Acquire) {
+            return Err(Error::Lost {
+                why: giving::GIVEN_BACK,
+            });
+        }
         Ok(())
-    }
-
-    /// Whether the host wants the device back (it is being unbound, removed or unplugged): drop
-    /// what was made from it, and it. The kernel waits for that.
-    #[must_use]
-    pub fn is_wanted_back(&self) -> bool {
-        self.transport.is_wanted()
-    }
-
-    /// An fd for the caller's own loop that turns readable then; `None` where nobody can ask
-    /// (vfio-user).
-    #[must_use]
-    pub fn wanted_back_fd(&self) -> Option<OwnedFd> {
-        self.transport.wanted_fd()
     }
 
     /// As `check`, and asks the device: it answers, and nobody reset it behind our back.
@@ -302,14 +349,15 @@ impl Device {
         if self.generation.swap(generation, Ordering::AcqRel) == generation {
             return;
         }
-        let users = self
-            .users
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        for user in users.iter().filter_map(Weak::upgrade) {
+        for user in self.users() {
             user.expire();
         }
+    }
+
+    /// Those who use it now.
+    fn users(&self) -> Vec<Arc<dyn Generational>> {
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.iter().filter_map(Weak::upgrade).collect()
     }
 
     fn owner(&self) -> Result<&Owner> {
@@ -330,11 +378,12 @@ impl Device {
         Ok(&self.owner()?.dma)
     }
 
-    /// Its memory.
+    /// Its memory. Before it is handed out for the first time all of it is scrubbed (see `scrub`).
     ///
     /// # Errors
-    /// As `dma`.
+    /// As `dma` and `scrub`.
     pub fn hbm(&self) -> Result<&Arc<Hbm>> {
+        self.scrub()?;
         Ok(&self.owner()?.hbm)
     }
 
@@ -368,82 +417,48 @@ impl Device {
         }
         Doorbell::open(&self.owner()?.doorbells, queue, queues.doorbell_stride)
     }
-
-    /// One moment in device time and the host's clocks.
-    ///
-    /// # Errors
-    /// `Forked`, `Lost`.
-    pub fn clock(&self) -> Result<Clock> {
-        self.check()?;
-        let ticks = self.info.capabilities.time.ticks_per_second;
-        Clock::read(&self.registers, ticks)
-    }
-
-    /// The device's state; the raw number where the library does not know it.
-    ///
-    /// # Errors
-    /// `Forked`, `Lost`.
-    pub fn state(&self) -> Result<std::result::Result<DeviceState, u32>> {
-        self.check()?;
-        let raw = self.registers.read::<Status>()?.state();
-        Ok(DeviceState::from_code(raw).ok_or(raw))
-    }
-
-    /// The firmware's heartbeat: must differ after `limits::HEARTBEAT_PERIOD`.
-    ///
-    /// # Errors
-    /// `Forked`, `Lost`.
-    pub fn heartbeat(&self) -> Result<u32> {
-        self.check()?;
-        Ok(self.registers.read::<Heartbeat>()?.0)
-    }
-
-    /// Every register of BAR0 with its value; `None` where it is write-only.
-    ///
-    /// # Errors
-    /// `Forked`, `Lost`.
-    pub fn dump(&self) -> Result<Vec<(&'static RegisterRow, Option<u64>)>> {
-        self.check()?;
-        let value = |row: &'static RegisterRow| -> Result<Option<u64>> {
-            if row.access == Access::Wo {
-                return Ok(None);
-            }
-            let at = u64::from(row.offset);
-            let low = u64::from(self.registers.word(at)?);
-            Ok(Some(if row.bytes == 8 {
-                low | u64::from(self.registers.word(at + 4)?) << 32
-            } else {
-                low
-            }))
-        };
-        BAR0.iter().map(|row| Ok((row, value(row)?))).collect()
-    }
 }
 
 impl Drop for Device {
     fn drop(&mut self) {
-        if self.owner.is_none() || !self.mark.is_ours() || self.transport.is_lost() {
+        if !self.masters || !self.mark.is_ours() || self.given_back.load(Ordering::Acquire) {
             return;
         }
-        if let Err(error) = self.drain() {
+        // One that is lost is not asked to drain. Yet it may be there and master the bus, where all
+        // that is known is an error of its link.
+        let is_lost = self.transport.is_lost();
+        if self.owner.is_some()
+            && !is_lost
+            && let Err(error) = self.drain()
+        {
             log::warn!("close {}: {error}", self.info.name);
         }
-        if let Err(error) = master(&self.transport, false) {
-            log::warn!("close {}: bus mastering stays on: {error}", self.info.name);
+        match master(&self.transport, false) {
+            Err(error) if is_lost => log::debug!("close {}: {error}", self.info.name),
+            Err(error) => log::warn!("close {}: bus mastering stays on: {error}", self.info.name),
+            Ok(()) => {}
         }
     }
 }
 
+/// Lets the device answer in its BARs. PCI command register, bit 1.
+fn decode(transport: &Arc<dyn Transport>) -> Result<()> {
+    command(transport, |was| was | PCI_MEMORY)
+}
+
 /// Lets the device reach host memory, or not. PCI command register, bits 1 and 2.
 fn master(transport: &Arc<dyn Transport>, on: bool) -> Result<()> {
+    command(transport, |was| match on {
+        true => was | PCI_MEMORY | PCI_MASTER,
+        false => was & !PCI_MASTER,
+    })
+}
+
+fn command(transport: &Arc<dyn Transport>, change: impl Fn(u16) -> u16) -> Result<()> {
     let mut word = [0; 2];
     transport.read(CONFIG_REGION, PCI_COMMAND, &mut word)?;
     let was = u16::from_le_bytes(word);
-    let bits = if on {
-        was | PCI_MEMORY | PCI_MASTER
-    } else {
-        was & !PCI_MASTER
-    };
+    let bits = change(was);
     if bits == was {
         return Ok(());
     }

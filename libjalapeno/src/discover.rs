@@ -101,11 +101,29 @@ fn absent(name: &str) -> Error {
     }
 }
 
-/// What a name stands for: `vfio-user:PATH` and PCI addresses stand for themselves.
-pub(crate) fn resolve(name: &str) -> Result<String> {
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Resolved {
+    /// This device: `vfio-user:PATH`, or a PCI address.
+    Named(String),
+    /// One of these PCI functions, if any, which tell their UUIDs only when they are open. To open
+    /// one is to reset it, so these are free, and each is opened once.
+    OneOf {
+        /// The addresses.
+        addresses: Vec<String>,
+        /// The UUID that was asked for.
+        uuid: Uuid,
+        /// How many devices are in sight.
+        seen: usize,
+    },
+}
+
+/// What a name stands for: `vfio-user:PATH` and PCI addresses stand for themselves. Nothing on the
+/// PCI bus is opened: a card bound to the kernel module tells its UUID in sysfs.
+pub(crate) fn resolve(name: &str) -> Result<Resolved> {
     if is_address(name) {
         return match Root::default().function(name).is_there() {
-            true => Ok(name.into()),
+            true => Ok(Resolved::Named(name.into())),
             false => Err(absent(name)),
         };
     }
@@ -116,22 +134,30 @@ pub(crate) fn resolve(name: &str) -> Result<String> {
                 .into(),
         });
     };
-    let seen = list();
-    let count = seen.len();
-    let told = seen.iter().find(|device| device.uuid == Some(uuid));
-    // The rest are asked themselves: their owner wants one of them, so a reset of a free one is due.
-    let asked = || {
-        let silent = |device: &&Found| device.uuid.is_none() && device.is_free();
-        seen.iter().filter(silent).find(|device| {
-            Device::open(&device.name, Role::Observe).is_ok_and(|open| open.info().uuid == uuid)
-        })
-    };
-    told.or_else(asked)
-        .map(|device| device.name.clone())
-        .ok_or_else(|| Error::NotFound {
-            name: name.into(),
-            why: format!("none of the {count} devices in sight has this UUID"),
-        })
+    Ok(candidates(&list(), uuid))
+}
+
+/// The device with this UUID among those seen, or those that could be it.
+fn candidates(seen: &[Found], uuid: Uuid) -> Resolved {
+    if let Some(device) = seen.iter().find(|device| device.uuid == Some(uuid)) {
+        return Resolved::Named(device.name.clone());
+    }
+    let silent = seen
+        .iter()
+        .filter(|device| device.uuid.is_none() && device.is_free());
+    Resolved::OneOf {
+        addresses: silent.map(|device| device.name.clone()).collect(),
+        uuid,
+        seen: seen.len(),
+    }
+}
+
+/// No device has the UUID that was asked for.
+pub(crate) fn unseen(name: &str, seen: usize) -> Error {
+    Error::NotFound {
+        name: name.into(),
+        why: format!("none of the {seen} devices in sight has this UUID"),
+    }
 }
 
 /// The name of the only device there is.
@@ -300,6 +326,38 @@ mod tests {
     }
 
     #[test]
+    fn a_card_that_vanishes_between_two_looks_is_listed_or_not_and_never_a_panic() {
+        let machine = Machine::new();
+        let card = "0000:02:00.0";
+        machine.function(card, (VENDOR, DEVICE), Some(4), Some("vfio-pci"));
+        let folder = machine.path.join("sys/bus/pci/devices").join(card);
+        let away = machine.path.join("away");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    fs::rename(&folder, &away).unwrap();
+                    std::thread::yield_now();
+                    fs::rename(&away, &folder).unwrap();
+                }
+            });
+            let (mut seen, mut unseen) = (0, 0);
+            let begin = std::time::Instant::now();
+            while (seen == 0 || unseen == 0) && begin.elapsed().as_secs() < 60 {
+                let list = list_in(&machine.root, &Environment::default());
+                assert!(list.len() <= 1);
+                for found in &list {
+                    assert_eq!((found.name.as_str(), found.uuid), (card, None));
+                }
+                seen += list.len();
+                unseen += 1 - list.len();
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(seen > 0 && unseen > 0, "{seen} and {unseen}");
+        });
+    }
+
+    #[test]
     fn a_privileged_process_believes_no_environment() {
         let environment = Environment::of(
             true,
@@ -355,6 +413,21 @@ mod tests {
         assert_eq!((place.group, &place.holders[..]), (Some(4), &[41][..]));
         assert!(!list[0].is_free() && list[1].is_free());
         assert_eq!(list[1].uuid, Some(uuid));
+        // Of what tells its UUID nothing need be opened.
+        let named = Resolved::Named("0000:03:00.0".into());
+        assert_eq!(candidates(&list, uuid), named);
+        // And what is held, foreign, or elsewhere bound is never opened to ask for it.
+        machine.function("0000:08:00.0", ours, Some(11), Some("vfio-pci"));
+        let more = list_in(&machine.root, &Environment::default());
+        let other = Uuid([8; 16]);
+        let asked = Resolved::OneOf {
+            addresses: vec!["0000:08:00.0".into()],
+            uuid: other,
+            seen: 4,
+        };
+        assert_eq!(candidates(&more, other), asked);
+        let foreign = list[3].problem.as_ref().unwrap().to_string();
+        assert!(foreign.contains("its PCI ids are 8086:0001"), "{foreign}");
         let problem = list[2].problem.as_ref().unwrap().to_string();
         assert!(problem.contains("bound to nvme"), "{problem}");
         assert!(list[4].problem.is_some() && list[4].place.is_none());

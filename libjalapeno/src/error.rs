@@ -54,6 +54,8 @@ pub enum Code {
     Handle = 19,
     /// A fault inside the library; the call did nothing it could undo.
     Internal = 20,
+    /// The host wants the device back: give it back.
+    Wanted = 21,
 }
 
 impl Code {
@@ -81,6 +83,7 @@ impl Code {
             Self::NeedsReset => "needs-reset",
             Self::Handle => "handle",
             Self::Internal => "internal",
+            Self::Wanted => "wanted",
         }
     }
 }
@@ -206,6 +209,9 @@ pub enum Error {
         /// How it was noticed.
         why: &'static str,
     },
+    /// The host wants the device back while a job of it is awaited.
+    #[error("the host wants the device back: it is being unbound, removed or unplugged")]
+    Wanted,
     /// The device was reset since this was made.
     #[error("{what} belongs to a device generation that a reset ended")]
     Stale {
@@ -283,6 +289,7 @@ impl Error {
             Self::Forked => Code::Forked,
             Self::Closed { .. } => Code::Handle,
             Self::NeedsReset { .. } => Code::NeedsReset,
+            Self::Wanted => Code::Wanted,
         }
     }
 
@@ -307,6 +314,7 @@ impl Error {
             Self::Lost { .. }
             | Self::Stale { .. }
             | Self::NeedsReset { .. }
+            | Self::Wanted
             | Self::Busy { .. } => Scope::Device,
             Self::Full | Self::Stopped | Self::Cancelled => Scope::Queue,
             Self::Io { .. }
@@ -360,6 +368,11 @@ impl Error {
                 "check that the card or its emulator is there, then open it again".into()
             }
             Self::Stale { .. } => "close it and open the device again".into(),
+            Self::Wanted => {
+                "give it back (Device::give_back, jal_device_give_back): the host waits \
+                for it"
+                    .into()
+            }
             Self::Forked => "open the device after fork(), or use posix_spawn".into(),
             Self::Fault(fault) => match fault.code {
                 Ok(code) => code.row().remedy.into(),

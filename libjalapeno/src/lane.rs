@@ -41,6 +41,10 @@ pub(crate) trait Control: Send + Sync + fmt::Debug {
     fn check(&self) -> Result<()>;
     /// The end, when the device is known to be gone or reset. Cheap: reads no register.
     fn over(&self) -> Option<End>;
+    /// Whether the host wants the device back. Reads no register.
+    fn is_wanted(&self) -> bool {
+        false
+    }
 }
 
 /// What does not change in a lane's life.

@@ -62,6 +62,10 @@ impl Control for Registers {
             _ => None,
         }
     }
+
+    fn is_wanted(&self) -> bool {
+        self.device.is_wanted_back()
+    }
 }
 
 /// A queue's memory, and what creation says of it.

@@ -101,17 +101,19 @@ impl Session {
     /// A session on a device opened for computing; one at a time.
     ///
     /// # Errors
-    /// `Unsupported` for an observer; `Busy` where another session lives; `Late`, `Lost`, `Memory`,
-    /// `Forked`.
+    /// `Unsupported` for an observer; `Busy` where another session lives; `NeedsReset` where HBM could
+    /// not be scrubbed (`Device::scrub`); `Late`, `Lost`, `Memory`, `Forked`.
     pub fn new(device: &Arc<Device>) -> Result<Self> {
         if device.role() == Role::Observe {
             return Err(Error::Unsupported {
                 what: "a session on a device that is open as an observer".into(),
             });
         }
+        // While there is no queue: a scrub wants the device quiet.
+        device.scrub()?;
         let vector = device.vectors()?.for_queue(0)?;
         let number = vector.as_ref().map_or(0, |vector| vector.number());
-        let waker = Arc::new(Waker::new(vector, device.transport().lost_fd())?);
+        let waker = Arc::new(Waker::new(vector, device.alarms())?);
         let core = Arc::new(Core {
             manager: Manager::open(device, waker, number)?,
             lanes: Mutex::default(),
@@ -301,13 +303,18 @@ fn log2(what: &str, value: u32, least: u8, most: u8) -> Result<u8> {
 
 impl Generational for Core {
     fn expire(&self) {
-        for lane in self.lanes().clone() {
-            lane.end(End::Stale);
-        }
-        let wakers: Vec<_> = self.lock(&self.wakers).values().cloned().collect();
-        for waker in wakers.iter().filter_map(Weak::upgrade) {
-            waker.wake_all();
-        }
+        self.end_all(&End::Stale);
+    }
+
+    fn is_idle(&self) -> bool {
+        // A lane that ended, or stopped at a failure, runs nothing more.
+        let lanes = self.lanes().clone();
+        let idle = |lane: &Arc<Lane>| lane.look().map_or(true, |seen| seen == lane.submitted());
+        lanes.iter().all(idle)
+    }
+
+    fn lose(&self, why: &'static str) {
+        self.end_all(&End::Lost(why));
     }
 }
 
@@ -318,6 +325,17 @@ impl Core {
 
     fn lanes(&self) -> MutexGuard<'_, Vec<Arc<Lane>>> {
         self.lock(&self.lanes)
+    }
+
+    /// Ends every queue, and tells whoever sleeps.
+    fn end_all(&self, end: &End) {
+        for lane in self.lanes().clone() {
+            lane.end(end.clone());
+        }
+        let wakers: Vec<_> = self.lock(&self.wakers).values().cloned().collect();
+        for waker in wakers.iter().filter_map(Weak::upgrade) {
+            waker.wake_all();
+        }
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -384,7 +402,7 @@ impl Core {
         if let Some(vector) = &vector {
             vector.take();
         }
-        let waker = Arc::new(Waker::new(vector, self.device.transport().lost_fd())?);
+        let waker = Arc::new(Waker::new(vector, self.device.alarms())?);
         wakers.insert(key, Arc::downgrade(&waker));
         Ok(waker)
     }

@@ -39,7 +39,7 @@ pub(crate) struct Waker {
     vector: Option<Arc<Vector>>,
     epoll: Epoll,
     /// Kept open for `epoll`.
-    _lost: Option<OwnedFd>,
+    _others: Vec<OwnedFd>,
     turn: Mutex<Turn>,
     changed: Condvar,
 }
@@ -48,8 +48,12 @@ pub(crate) struct Waker {
 const BLIND_NAP: Duration = Duration::from_millis(1);
 
 impl Waker {
-    /// Sleepers of a vector, who also wake when `lost` turns readable or hangs up.
-    pub(crate) fn new(vector: Option<Arc<Vector>>, lost: Option<OwnedFd>) -> Result<Self> {
+    /// Sleepers of a vector, who also wake when one of `others` turns readable or hangs up: the
+    /// device is lost, or wanted back.
+    pub(crate) fn new(
+        vector: Option<Arc<Vector>>,
+        others: impl IntoIterator<Item = OwnedFd>,
+    ) -> Result<Self> {
         let refused = |errno: Errno| Error::Io {
             tried: "watch",
             on: "an interrupt vector".into(),
@@ -62,16 +66,17 @@ impl Waker {
                 .add(vector.fd(), EpollEvent::new(flags, 0))
                 .map_err(refused)?;
         }
-        if let Some(lost) = &lost {
+        let others: Vec<OwnedFd> = others.into_iter().collect();
+        for fd in &others {
             let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
             epoll
-                .add(lost.as_fd(), EpollEvent::new(flags, 1))
+                .add(fd.as_fd(), EpollEvent::new(flags, 1))
                 .map_err(refused)?;
         }
         Ok(Self {
             vector,
             epoll,
-            _lost: lost,
+            _others: others,
             turn: Mutex::default(),
             changed: Condvar::new(),
         })
@@ -128,7 +133,7 @@ impl Waker {
             return Wake::Silence;
         }
         let millis = u16::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
-        let mut events = [EpollEvent::empty(); 2];
+        let mut events = [EpollEvent::empty(); 4];
         match self.epoll.wait(&mut events, EpollTimeout::from(millis)) {
             Ok(0) => Wake::Silence,
             // Also a signal (EINTR): the caller looks and sleeps again until its own deadline.
@@ -153,7 +158,7 @@ mod tests {
 
     #[test]
     fn without_a_vector_sleeps_are_short_and_silent() {
-        let waker = Waker::new(None, None).unwrap();
+        let waker = Waker::new(None, []).unwrap();
         let begin = Instant::now();
         let wake = waker.sleep(waker.epoch(), Duration::from_secs(10));
         assert_eq!(wake, Wake::Silence);

@@ -15,10 +15,10 @@ static void versions_fit_or_are_refused(void) {
 
 static void every_status_has_words_of_its_own(void) {
     jal_status one, other;
-    for (one = JAL_OK; one >= JAL_ERROR_INTERNAL; one--)
+    for (one = JAL_OK; one >= JAL_ERROR_WANTED; one--)
         for (other = JAL_OK; other > one; other--)
             CHECK(strcmp(jal_status_string(one), jal_status_string(other)) != 0);
-    CHECK(strcmp(jal_status_string(JAL_ERROR_INTERNAL - 1), "unknown status") == 0);
+    CHECK(strcmp(jal_status_string(JAL_ERROR_WANTED - 1), "unknown status") == 0);
     CHECK(strcmp(jal_status_string(1), "unknown status") == 0);
     CHECK(strcmp(jal_status_string(INT32_MIN), "unknown status") == 0);
 }
@@ -341,6 +341,59 @@ static void log_lines_reach_the_callback(void) {
     SAME(lines, before);
 }
 
+struct sleeper { jal_queue queue; uint64_t sequence; jal_status status; };
+static void *sleep_for_ever(void *argument) {
+    struct sleeper *sleeper = argument;
+    sleeper->status = jal_wait(sleeper->queue, sleeper->sequence, JAL_FOREVER);
+    return NULL;
+}
+
+static void a_device_given_back_ends_sleepers_by_its_deadline_and_closes_all(void) {
+    struct rig rig = rig_start(16, 0);
+    jal_open_options observe = {.struct_size = sizeof observe, .role = JAL_ROLE_OBSERVE};
+    struct jalapeno_hw_packet never;
+    struct sleeper sleeper = {rig.queue, 0, JAL_OK};
+    jal_device other;
+    jal_buffer buffer;
+    jal_fence fence;
+    uint64_t address;
+    pthread_t thread;
+    double begin;
+    int fd = -1;
+    GIVES(JAL_ERROR_INVALID, jal_device_wanted_fd(rig.device, NULL));
+    if (on_stage()) {
+        OK(jal_device_wanted_fd(rig.device, &fd));
+        CHECK(!readable(fd, 0)); /* nobody asked */
+        CHECK(close(fd) == 0);
+    } else {
+        GIVES(JAL_ERROR_UNSUPPORTED, jal_device_wanted_fd(rig.device, &fd));
+        OK(jal_device_open(rig.card->name, &observe, &other));
+        GIVES(JAL_ERROR_UNSUPPORTED, jal_device_give_back(other, SECOND));
+        OK(jal_device_close(other));
+    }
+    GIVES(JAL_ERROR_INVALID, jal_device_give_back(rig.device, -1));
+    OK(jal_host_alloc(rig.session, 4096, 0, &buffer));
+    OK(jal_fence_create(rig.session, 0, &fence));
+    OK(jal_fence_address(fence, &address));
+    never = jal_packet_wait(address, 1);
+    OK(jal_submit_one(rig.queue, &never, &sleeper.sequence));
+    CHECK(pthread_create(&thread, NULL, sleep_for_ever, &sleeper) == 0);
+    usleep(50000);
+    begin = now();
+    OK(jal_device_give_back(rig.device, SECOND));
+    CHECK(now() - begin >= 0.5); /* the job had half of it to end in */
+    CHECK(now() - begin < 6);
+    CHECK(pthread_join(thread, NULL) == 0);
+    SAME(sleeper.status, JAL_ERROR_LOST);
+    GIVES(JAL_ERROR_HANDLE, jal_device_give_back(rig.device, SECOND));
+    GIVES(JAL_ERROR_HANDLE, jal_submit_one(rig.queue, &never, &sleeper.sequence));
+    GIVES(JAL_ERROR_HANDLE, jal_buffer_free(buffer));
+    /* The next owner gets it. */
+    for (begin = now(); jal_device_open(rig.card->name, NULL, &other) != JAL_OK && now() - begin < 5;)
+        usleep(1000);
+    OK(jal_device_close(other));
+}
+
 const struct story device_stories[] = {
     {"versions_fit_or_are_refused", versions_fit_or_are_refused},
     {"every_status_has_words_of_its_own", every_status_has_words_of_its_own},
@@ -356,5 +409,6 @@ const struct story device_stories[] = {
     {"a_device_reset_ends_every_session", a_device_reset_ends_every_session},
     {"closing_a_device_closes_what_was_made_from_it", closing_a_device_closes_what_was_made_from_it},
     {"log_lines_reach_the_callback", log_lines_reach_the_callback},
+    {"a_device_given_back_ends_sleepers_by_its_deadline_and_closes_all", a_device_given_back_ends_sleepers_by_its_deadline_and_closes_all},
     {NULL, NULL},
 };

@@ -1,6 +1,7 @@
 //! `jal_device_*`: finding, opening, asking and resetting devices.
 
 use std::ffi::{CStr, c_char};
+use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -209,6 +210,40 @@ fn role(number: u32) -> Result<Role, Failure> {
 #[unsafe(no_mangle)]
 pub extern "C" fn jal_device_close(device: u64) -> i32 {
     call(|| close_device(device))
+}
+
+/// `jal_device_wanted_fd`.
+///
+/// # Safety
+/// As in jalapeno.h: `out` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jal_device_wanted_fd(device: u64, out: *mut i32) -> i32 {
+    call(|| {
+        if out.is_null() {
+            return Err(Failure::null("out"));
+        }
+        let Some(fd) = DEVICES.enter(device)?.wanted_back_fd() else {
+            return Err(Failure::unsupported(
+                "nobody can ask for an emulated device (vfio-user): it has no such descriptor",
+            ));
+        };
+        // SAFETY: not null, writable by the caller's promise.
+        unsafe { out.write(fd.into_raw_fd()) };
+        Ok(())
+    })
+}
+
+/// `jal_device_give_back`.
+#[unsafe(no_mangle)]
+pub extern "C" fn jal_device_give_back(device: u64, timeout_ns: i64) -> i32 {
+    call(|| {
+        let within = timeout(timeout_ns)?.unwrap_or(Duration::MAX);
+        let open: Arc<Device> = DEVICES.enter(device)?.clone();
+        let returned = open.retire(within)?;
+        drop(open);
+        close_device(device)?;
+        Ok(returned.wait()?)
+    })
 }
 
 /// `jal_device_get_info`.

@@ -206,6 +206,7 @@ const fn words(status: i32) -> &'static CStr {
         -18 => c"the device needs a reset",
         -19 => c"bad handle",
         -20 => c"a fault inside the library",
+        -21 => c"the host wants the device back",
         _ => c"unknown status",
     }
 }
@@ -249,10 +250,10 @@ mod tests {
     #[test]
     fn every_code_has_words_of_its_own() {
         let mut seen = std::collections::HashSet::new();
-        for code in 0..=20 {
+        for code in 0..=21 {
             assert!(seen.insert(words(-code)), "{code}");
         }
-        assert_eq!(words(-21), c"unknown status");
+        assert_eq!(words(-22), c"unknown status");
         assert_eq!(words(1), c"unknown status");
     }
 

@@ -62,7 +62,8 @@ impl Completions {
     ///
     /// # Errors
     /// The job's own end: `Fault`, `Cancelled`. `Late` after the timeout: the job's buffers stay
-    /// in use until it is done or the queue is cancelled. `Closed`, `Lost`, `Stale`, `Protocol`,
+    /// in use until it is done or the queue is cancelled. `Wanted` where the host wants the device
+    /// back while this sleeps: `Device::give_back` it. `Closed`, `Lost`, `Stale`, `Protocol`,
     /// `Forked`. `Invalid` for a number that was not submitted.
     #[inline]
     pub fn wait(&self, seq: Seq, timeout: Option<Duration>) -> Result<()> {
@@ -131,6 +132,11 @@ impl Completions {
                 }
                 self.shared.minder.credit();
                 return outcome;
+            }
+            // Nobody else may be there to notice, and the host waits. Queue 0's waits are the library's
+            // own, and short.
+            if self.lane.identity().number != 0 && self.lane.control().is_wanted() {
+                return Err(Error::Wanted);
             }
             if wake == Wake::Silence && left > BACKSTOP {
                 self.shared.minder.ask();

@@ -1,6 +1,9 @@
 //! Who a device is: read from its registers once, when it is opened.
 
+use std::sync::Arc;
+
 use jalapeno_hw::faults::FaultCode;
+use jalapeno_hw::pci::{DEVICE, VENDOR};
 use jalapeno_hw::regs::{
     BAR0_BYTES, BootId, CAPS_BYTES, CapsPointer, FeaturesOffered, MAGIC, Magic, Platform,
     PlatformId, Serial, UuidHigh, UuidLow, VERSION_MAJOR, Version,
@@ -9,7 +12,8 @@ use jalapeno_hw::regs::{
 use crate::capabilities::{self, Capabilities};
 use crate::error::{Error, Result};
 use crate::mmio::Bar;
-use crate::transport::Description;
+use crate::transport::opening::another_device;
+use crate::transport::{CONFIG_REGION, Description, Transport};
 use crate::units::Uuid;
 
 /// Bytes of the capability page that are read at once; it is a multiple of this.
@@ -42,6 +46,19 @@ pub struct DeviceInfo {
     pub vectors: u32,
     /// What the capability records say.
     pub capabilities: Capabilities,
+}
+
+/// Whether a function is a Jalapeño by its ids in configuration space: what sysfs said, or nobody,
+/// may not be what was opened.
+pub(super) fn confirm(transport: &Arc<dyn Transport>, name: &str) -> Result<()> {
+    let mut ids = [0; 4];
+    transport.read(CONFIG_REGION, 0, &mut ids)?;
+    let [a, b, c, d] = ids;
+    let ids = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+    match ids {
+        (VENDOR, DEVICE) => Ok(()),
+        ids => Err(another_device(name, Some(ids))),
+    }
 }
 
 /// Reads who the device is, once; everything is checked here.

@@ -1,0 +1,201 @@
+//! Giving a card back while the host waits for it: jobs end, then waits, and all by a deadline.
+//!
+//! On boards alone, where an opening is cheap; a kernel's asking is in the guest's own stories.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jalapeno::device::{Device, Role};
+use jalapeno::error::{Code, Error, Result};
+use jalapeno::transport::{Area, BarMapping, Description, HostRange, Protection, Transport};
+use jalapeno::units::Iova;
+use jalapeno::{HostOptions, Seq, Session};
+use jalapeno_tests::packet::{nop, wait};
+use jalapeno_tests::stage::by_sequence;
+use jalapeno_tests::{SOON, Stage, board};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+const HALF: Duration = Duration::from_millis(500);
+/// What a machine with better things to do gets on top of a deadline.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A host that can ask for the card back.
+#[derive(Debug)]
+struct Asking {
+    real: Arc<dyn Transport>,
+    wanted: EventFd,
+}
+
+impl Transport for Asking {
+    fn describe(&self) -> &Description {
+        self.real.describe()
+    }
+    fn map_bar(&self, bar: u32, area: Area, writable: bool) -> Result<Arc<dyn BarMapping>> {
+        self.real.map_bar(bar, area, writable)
+    }
+    fn read(&self, region: u32, offset: u64, into: &mut [u8]) -> Result<()> {
+        self.real.read(region, offset, into)
+    }
+    fn write(&self, region: u32, offset: u64, from: &[u8]) -> Result<()> {
+        self.real.write(region, offset, from)
+    }
+    fn map_dma(&self, iova: Iova, range: HostRange<'_>, protection: Protection) -> Result<()> {
+        self.real.map_dma(iova, range, protection)
+    }
+    fn unmap_dma(&self, iova: Iova, bytes: u64) -> Result<()> {
+        self.real.unmap_dma(iova, bytes)
+    }
+    fn set_vectors(&self, first: u32, eventfds: &[Option<BorrowedFd<'_>>]) -> Result<()> {
+        self.real.set_vectors(first, eventfds)
+    }
+    fn reset(&self) -> Result<()> {
+        self.real.reset()
+    }
+    fn lost_fd(&self) -> Option<OwnedFd> {
+        self.real.lost_fd()
+    }
+    fn is_lost(&self) -> bool {
+        self.real.is_lost()
+    }
+    fn wanted_fd(&self) -> Option<OwnedFd> {
+        self.wanted.as_fd().try_clone_to_owned().ok()
+    }
+    fn is_wanted(&self) -> bool {
+        let mut fds = [nix::poll::PollFd::new(
+            self.wanted.as_fd(),
+            nix::poll::PollFlags::POLLIN,
+        )];
+        nix::poll::poll(&mut fds, 0u16).is_ok_and(|ready| ready > 0)
+    }
+}
+
+/// The stage's card, and how the host asks for it back.
+fn asked_for(stage: &Stage) -> (Arc<Device>, Arc<Asking>) {
+    let real = Arc::clone(stage.open().transport());
+    let wanted = EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap();
+    let host = Arc::new(Asking { real, wanted });
+    let transport = Arc::clone(&host) as Arc<dyn Transport>;
+    let name = stage.name().to_owned();
+    let device = Device::open_transport(transport, name, Role::Compute).unwrap();
+    (device, host)
+}
+
+#[test]
+fn sleepers_are_woken_when_the_host_asks_and_jobs_may_still_end() {
+    let stage = Stage::of(board());
+    let (device, host) = asked_for(&stage);
+    let session = Session::new(&device).unwrap();
+    let gate = session.fence(0).unwrap();
+    let mut queue = by_sequence(&session, 8);
+    let seq = queue.submit_one(&wait(gate.address(), 1)).unwrap();
+    let completions = queue.completions().clone();
+    std::thread::scope(|scope| {
+        let sleepers = [(); 4].map(|()| scope.spawn(|| completions.wait(seq, None)));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!device.is_wanted_back());
+        let begin = Instant::now();
+        host.wanted.write(1).unwrap();
+        for sleeper in sleepers {
+            let error = sleeper.join().unwrap().unwrap_err();
+            assert!(matches!(error, Error::Wanted), "{error}");
+            assert_eq!(error.code(), Code::Wanted);
+            assert!(error.hint().unwrap().contains("give_back"));
+        }
+        assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+    });
+    assert!(device.is_wanted_back());
+    // Who comes later is told too; what is done is done all the same.
+    let late = completions.wait(seq, Some(SOON)).unwrap_err();
+    assert!(matches!(late, Error::Wanted), "{late}");
+    gate.signal(1).unwrap();
+    let begin = Instant::now();
+    while completions.poll().unwrap() < seq && begin.elapsed() < SOON {
+        std::thread::yield_now();
+    }
+    completions.wait(seq, None).unwrap();
+    drop((completions, queue, gate, session));
+    drop(host);
+    device.give_back(HALF).unwrap();
+}
+
+#[test]
+fn jobs_that_can_end_do_and_what_they_did_can_be_read() {
+    let stage = Stage::of(board());
+    let device = stage.open();
+    let session = Session::new(&device).unwrap();
+    let mut queue = by_sequence(&session, 64);
+    let packets: Vec<_> = (1..=32).map(nop).collect();
+    let seq = queue.submit(&packets).unwrap();
+    let returned = device.retire(SOON).unwrap();
+    queue.completions().wait(seq, Some(Duration::ZERO)).unwrap();
+    assert_eq!(queue.completions().counters().succeeded, 32);
+    for error in [
+        queue.submit_one(&nop(33)).unwrap_err(),
+        device.check().unwrap_err(),
+        session
+            .host_memory(4096, HostOptions::default())
+            .map(drop)
+            .and_then(|()| device.verify())
+            .unwrap_err(),
+    ] {
+        assert_eq!(error.code(), Code::Lost, "{error}");
+        assert!(error.to_string().contains("given back"), "{error}");
+    }
+    device.retire(HALF).unwrap().wait().unwrap_err(); // nothing more happens
+    drop((queue, session, device));
+    returned.wait().unwrap();
+}
+
+#[test]
+fn jobs_that_cannot_end_are_lost_by_the_deadline_and_their_memory_is_free() {
+    let stage = Stage::of(board());
+    let device = stage.open();
+    let session = Session::new(&device).unwrap();
+    let gate = session.fence(0).unwrap();
+    let mut queue = by_sequence(&session, 8);
+    queue
+        .submit(&[nop(1), wait(gate.address(), 1), nop(3)])
+        .unwrap();
+    let completions = queue.completions().clone();
+    let begin = Instant::now();
+    let returned = std::thread::scope(|scope| {
+        let sleepers = [2, 3].map(|seq| {
+            let completions = &completions;
+            scope.spawn(move || completions.wait(Seq(seq), None))
+        });
+        let returned = device.retire(2 * HALF).unwrap();
+        for sleeper in sleepers {
+            let error = sleeper.join().unwrap().unwrap_err();
+            assert_eq!(error.code(), Code::Lost, "{error}");
+            assert!(error.to_string().contains("given back"), "{error}");
+        }
+        returned
+    });
+    let took = begin.elapsed();
+    assert!(took >= HALF, "jobs had no time to end in: {took:?}");
+    assert!(took < 2 * HALF + PATIENCE, "{took:?}");
+    completions.wait(Seq(1), None).unwrap();
+    gate.try_free().map_err(|(_, error)| error).unwrap();
+    let dma = Arc::clone(device.dma().unwrap());
+    drop((completions, queue, session));
+    assert_eq!(dma.usage().maps, 0);
+    drop((dma, device));
+    returned.wait().unwrap();
+    stage.open().verify().unwrap();
+}
+
+#[test]
+fn what_is_still_in_use_at_the_deadline_is_said() {
+    let stage = Stage::of(board());
+    let device = stage.open();
+    let other = Arc::clone(&device);
+    let begin = Instant::now();
+    let error = device.give_back(HALF / 2).unwrap_err();
+    assert_eq!(error.code(), Code::Busy, "{error}");
+    assert!(begin.elapsed() >= HALF / 2 && begin.elapsed() < PATIENCE);
+    other.give_back(HALF).unwrap();
+    let watcher = Device::open(stage.name(), Role::Observe).unwrap();
+    let error = watcher.give_back(HALF).unwrap_err();
+    assert_eq!(error.code(), Code::Unsupported, "{error}");
+}
