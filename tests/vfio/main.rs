@@ -1,0 +1,295 @@
+//! The transports to a real kernel, without one: VFIO is played in this process, with an emulated
+//! card behind it, so that the kernel can refuse at any call and say anything.
+
+mod calls;
+mod card;
+mod kernel;
+mod machine;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jalapeno::error::{Code, Error, Result};
+use jalapeno::transport::opening::Backend;
+use jalapeno::{HostOptions, QueueOptions, Session};
+use jalapeno_hw::regs::ResetLevel;
+use jalapeno_tests::SOON;
+use jalapeno_tests::packet::{copy, wait};
+
+use kernel::Manners;
+use machine::Machine;
+
+const BOTH: [Backend; 2] = [Backend::Group, Backend::Cdev];
+
+/// All that a client does: opens, copies there and home by interrupt, resets, closes.
+fn life(machine: &Machine, backend: Backend) -> Result<()> {
+    let device = machine.open(backend)?;
+    {
+        let session = Session::new(&device)?;
+        let home = session.host_memory(8192, HostOptions::default())?;
+        let hbm = session.device_memory(4096)?;
+        let mut queue = session.queue(QueueOptions::default())?;
+        let text = b"there and home";
+        home.memory().write(0, text)?;
+        let seq = queue.submit(&[
+            copy(home.address(), hbm.address(), 64),
+            copy(hbm.address(), home.address() + 4096, 64),
+        ])?;
+        queue.completions().wait(seq, Some(SOON))?;
+        let mut read = [0; 14];
+        home.memory().read(4096, &mut read)?;
+        assert_eq!(&read, text);
+    }
+    device.reset(ResetLevel::Function, 0, SOON)?;
+    device.verify()
+}
+
+#[test]
+fn a_whole_life_goes_by_either_backend() {
+    let machine = Machine::begin(Manners::default());
+    for (backend, name) in BOTH.into_iter().zip(["vfio-group", "vfio-cdev"]) {
+        assert_eq!(machine.open(backend).unwrap().info().backend, name);
+        life(&machine, backend).unwrap();
+        machine.nothing_is_left(name);
+    }
+    let chosen = machine.open(Backend::Auto).unwrap();
+    assert_eq!(chosen.info().backend, "vfio-cdev", "it can, so it does");
+    assert!(chosen.info().vectors > 1);
+}
+
+#[test]
+fn whichever_call_fails_is_one_error_and_leaves_nothing() {
+    let machine = Machine::begin(Manners::default());
+    for backend in BOTH {
+        kernel::fail(0);
+        life(&machine, backend).unwrap();
+        let all = kernel::calls();
+        assert!(all > 25, "{all} calls in a life by {backend:?}");
+        machine.nothing_is_left("a good life");
+        let mut settled = machine.held();
+        for _ in 0..30 {
+            std::thread::sleep(Duration::from_millis(2));
+            settled = settled.min(machine.held());
+        }
+        machine.holds_again(settled, "a good life");
+        let (mut refused, mut unnoticed, mut kept) = (0, 0, 0);
+        for number in 1..=all {
+            let before = machine.held();
+            kernel::fail(number);
+            let outcome = life(&machine, backend);
+            let to_unmap = kernel::failed_to_unmap();
+            kernel::fail(0);
+            match outcome {
+                // What only lets go, or is asked for information, may fail unnoticed.
+                Ok(()) => unnoticed += 1,
+                Err(error) => {
+                    assert!(!error.to_string().is_empty());
+                    assert_ne!(error.code(), Code::Internal, "call {number}: {error}");
+                    refused += 1;
+                }
+            }
+            machine.card_is_free(&format!("call {number} of {all} by {backend:?}"));
+            let before = match to_unmap {
+                // The device may still reach that memory: never given to anybody again.
+                true => {
+                    kept += 1;
+                    (before.0, before.1 + 1)
+                }
+                false => before,
+            };
+            machine.holds_again(before, &format!("call {number} of {all} by {backend:?}"));
+        }
+        assert!(refused * 2 > all, "{refused} of {all} by {backend:?}");
+        assert!(kept > 0, "no call unmapped memory");
+        life(&machine, backend).expect("after all that");
+        println!(
+            "= calls of a life by {backend:?}: {all}; made to fail one by one: {refused} errors, \
+             {unnoticed} unnoticed, {kept} of them unmaps whose memory is kept"
+        );
+    }
+}
+
+#[test]
+fn fewer_vectors_than_asked_serve_and_so_does_one() {
+    for (to_be_had, says_how_many) in [(5, true), (5, false), (1, true), (1, false)] {
+        let machine = Machine::begin(Manners {
+            to_be_had,
+            says_how_many,
+            ..Manners::default()
+        });
+        for backend in BOTH {
+            let device = machine.open(backend).unwrap();
+            let vectors = device.info().vectors;
+            assert!((1..=to_be_had).contains(&vectors), "{vectors}");
+            if says_how_many {
+                assert_eq!(vectors, to_be_had);
+            }
+            drop(device);
+            life(&machine, backend).unwrap();
+            machine.nothing_is_left("with few vectors");
+        }
+    }
+}
+
+#[test]
+fn a_kernel_that_cannot_add_vectors_is_asked_for_all_at_once() {
+    let machine = Machine::begin(Manners {
+        cannot_add: true,
+        ..Manners::default()
+    });
+    for backend in BOTH {
+        let device = machine.open(backend).unwrap();
+        let vectors = device.vectors().unwrap();
+        assert!(vectors.count() > 1);
+        for number in (0..vectors.count()).rev() {
+            vectors.get(number).unwrap();
+        }
+        drop(device);
+        life(&machine, backend).unwrap();
+    }
+}
+
+#[test]
+fn a_card_that_is_not_what_it_should_be_is_refused_in_words_by_either_backend() {
+    let short = Manners {
+        bar0: 4096,
+        ..Manners::default()
+    };
+    let absent = Manners {
+        bar0: 0,
+        ..Manners::default()
+    };
+    let loops = Manners {
+        loops: true,
+        ..Manners::default()
+    };
+    let foreign = Manners {
+        ids: Some([0x86, 0x80, 1, 0]),
+        ..Manners::default()
+    };
+    for (manners, words) in [
+        (short, "BAR0 has 4096 bytes"),
+        (absent, "BAR0 has 0 bytes"),
+        (loops, "capabilities that loop"),
+        (foreign, "its PCI ids are 8086:0001"),
+    ] {
+        let machine = Machine::begin(manners);
+        for backend in BOTH {
+            let error = machine.open(backend).unwrap_err().to_string();
+            assert!(error.contains(words), "{backend:?}: {error}");
+            machine.nothing_is_left(words);
+        }
+    }
+}
+
+#[test]
+fn ids_that_sysfs_has_wrong_stop_before_any_call() {
+    let machine = Machine::begin(Manners::default());
+    machine.write("sys/bus/pci/devices/0000:02:00.0/device", "0x1539\n");
+    for backend in BOTH {
+        kernel::fail(0);
+        let error = machine.open(backend).unwrap_err();
+        assert_eq!(error.code(), Code::NotFound, "{error}");
+        assert!(error.to_string().contains("a1a0:1539"), "{error}");
+        assert_eq!(
+            kernel::calls(),
+            0,
+            "nothing was opened, so nothing was reset"
+        );
+    }
+}
+
+#[test]
+fn a_second_owner_hears_of_the_first_and_an_iommufd_that_refuses_says_what_it_said() {
+    let machine = Machine::begin(Manners::default());
+    machine.is_held_by(77);
+    for backend in BOTH {
+        let first = machine.open(backend).unwrap();
+        let begin = Instant::now();
+        let error = machine.open(backend).unwrap_err();
+        assert!(begin.elapsed() >= Duration::from_secs(1), "it is patient");
+        match error {
+            Error::Busy { holder, .. } => assert_eq!(holder, Some(77), "{backend:?}"),
+            other => panic!("{backend:?}: {other}"),
+        }
+        first.verify().unwrap();
+    }
+    drop(machine);
+    let machine = Machine::begin(Manners {
+        bind_fails: Some(libc::EINVAL),
+        ..Manners::default()
+    });
+    let error = machine.open(Backend::Cdev).unwrap_err();
+    assert_eq!(error.code(), Code::Io, "nobody holds it: {error}");
+    assert!(error.to_string().contains("0000:02:00.0"), "{error}");
+    machine.open(Backend::Group).unwrap().verify().unwrap();
+}
+
+#[test]
+fn a_bus_reset_waits_for_readers_and_not_for_ever() {
+    let machine = Machine::begin(Manners {
+        busy_resets: 5,
+        ..Manners::default()
+    });
+    let device = machine.open(Backend::Group).unwrap();
+    device.reset(ResetLevel::Bus, 0, SOON).unwrap();
+    device.verify().unwrap();
+    drop(device);
+    drop(machine);
+    let machine = Machine::begin(Manners {
+        busy_resets: u32::MAX,
+        ..Manners::default()
+    });
+    let device = machine.open(Backend::Group).unwrap();
+    let begin = Instant::now();
+    let error = device.reset(ResetLevel::Bus, 0, SOON).unwrap_err();
+    assert_eq!(error.code(), Code::Io, "{error}");
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_secs(1) && took < SOON, "{took:?}");
+}
+
+#[test]
+fn a_host_that_wants_the_card_back_wakes_sleepers_and_gets_it_by_the_deadline() {
+    let machine = Machine::begin(Manners::default());
+    for backend in BOTH {
+        let device = machine.open(backend).unwrap();
+        let session = Session::new(&device).unwrap();
+        let gate = session.fence(0).unwrap();
+        let mut queue = session.queue(QueueOptions::default()).unwrap();
+        let seq = queue.submit_one(&wait(gate.address(), 1)).unwrap();
+        let completions = queue.completions().clone();
+        let card = kernel::current().expect("it is open");
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| completions.wait(seq, None));
+            std::thread::sleep(Duration::from_millis(50));
+            card.tell(4);
+            let error = sleeper.join().unwrap().unwrap_err();
+            assert!(matches!(error, Error::Wanted), "{error}");
+        });
+        drop(card);
+        assert!(device.is_wanted_back());
+        let begin = Instant::now();
+        let returned = device.retire(Duration::from_secs(1)).unwrap();
+        drop((completions, queue, gate, session, device));
+        returned.wait().unwrap();
+        let took = begin.elapsed();
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        machine.nothing_is_left("given back");
+    }
+}
+
+#[test]
+fn an_error_of_the_link_loses_the_card_and_keeps_bus_mastering_from_it() {
+    let machine = Machine::begin(Manners::default());
+    let device = machine.open(Backend::Group).unwrap();
+    let transport = Arc::clone(device.transport());
+    let card = kernel::current().expect("it is open");
+    card.tell(3);
+    assert_eq!(device.check().unwrap_err().code(), Code::Lost);
+    drop(device);
+    let mut command = [0; 2];
+    transport
+        .read(jalapeno::transport::CONFIG_REGION, 4, &mut command)
+        .unwrap();
+    assert_eq!(command[0] & 4, 0, "the card is there, and masters no bus");
+}
