@@ -1,7 +1,8 @@
 //! `jalctl info`: who a device is and what it can do. Disturbs no owner.
 
 use clap::Args;
-use jalapeno::hw::regs::Platform;
+use jalapeno::hw::regs::{Feature, Platform};
+use jalapeno::pci::{Root, is_address};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -41,6 +42,11 @@ pub struct Info {
     vectors: u32,
     ticks_per_second: u64,
     features_offered: u64,
+    /// Whether HBM is scrubbed before an owner gets any of it; false: the device cannot.
+    scrubs: bool,
+    /// Whether the kernel module has it, which gives sensors beside an owner, scrubs when an owner
+    /// leaves and keeps fault records; null: not on the PCI bus.
+    kernel_module: Option<bool>,
 }
 
 impl Report for Info {
@@ -76,6 +82,9 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Problem> {
             vectors: caps.queues.vectors,
             ticks_per_second: caps.time.ticks_per_second,
             features_offered: info.features_offered,
+            scrubs: info.features_offered & 1 << Feature::Scrub.code() != 0,
+            kernel_module: is_address(&info.name)
+                .then(|| Root::default().function(&info.name).has_kernel_module()),
         })
     });
     output::devices(reporting.form.output, &outcomes, table)?;
@@ -87,7 +96,7 @@ fn table(outcomes: &[Outcome<Info>]) -> String {
         .iter()
         .filter_map(|outcome| Some((outcome, outcome.result.as_ref().ok()?)))
         .map(|(outcome, info)| {
-            output::pairs([
+            let mut rows = vec![
                 ("Name", outcome.name.clone()),
                 ("UUID", outcome.uuid.clone().unwrap_or_default()),
                 ("Product", info.product.clone()),
@@ -114,8 +123,76 @@ fn table(outcomes: &[Outcome<Info>]) -> String {
                     "Clock",
                     format!("{} MHz", info.ticks_per_second / 1_000_000),
                 ),
-            ])
+                ("Scrub", scrub(info).into()),
+            ];
+            if let Some(bound) = info.kernel_module {
+                rows.push(("Kernel module", module(bound).into()));
+            }
+            output::pairs(rows)
         })
         .collect();
     pages.join("\n")
+}
+
+/// Who scrubs HBM between two owners.
+fn scrub(info: &Info) -> &'static str {
+    match (info.scrubs, info.kernel_module) {
+        (false, _) => "not offered: HBM holds what its last owner left",
+        (true, Some(true)) => "by the kernel module when an owner leaves",
+        (true, _) => "by the library before an owner gets any HBM",
+    }
+}
+
+/// What is missing without the kernel module.
+fn module(bound: bool) -> &'static str {
+    match bound {
+        true => "bound",
+        false => {
+            "not bound: no sensors beside an owner, no scrub when one leaves, no fault records in the \
+             kernel"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_without_the_kernel_module_is_said() {
+        for (scrubs, kernel_module, words) in [
+            (true, None, "by the library"),
+            (true, Some(false), "by the library"),
+            (true, Some(true), "by the kernel module"),
+            (false, Some(true), "not offered"),
+        ] {
+            let info = Info {
+                product: String::new(),
+                platform: None,
+                firmware: String::new(),
+                serial: 0,
+                backend: "vfio-group".into(),
+                interface_version: "1.0".into(),
+                state: None,
+                generation: 1,
+                boot_id: 0,
+                hbm_bytes: 1 << 20,
+                queues: 1,
+                depth_max: 2,
+                vectors: 1,
+                ticks_per_second: 1_000_000,
+                features_offered: 0,
+                scrubs,
+                kernel_module,
+            };
+            let told = table(&[Outcome {
+                name: "0000:02:00.0".into(),
+                uuid: None,
+                result: Ok(info),
+            }]);
+            assert!(told.contains(words), "{told}");
+            let missing = told.contains("no sensors beside an owner");
+            assert_eq!(missing, kernel_module == Some(false), "{told}");
+        }
+    }
 }
