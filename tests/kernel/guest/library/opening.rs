@@ -1,12 +1,14 @@
 //! Opening: by which backend, who holds it, and who comes next.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jalapeno::device::Scrub;
 use jalapeno::discover;
 use jalapeno::error::Error;
 use jalapeno::hw::regs::Platform;
 use jalapeno::transport::opening::Backend;
-use jalapeno::{Device, Role};
+use jalapeno::{Device, Role, Session};
 
 use crate::{device, host, ioctl, let_go, open};
 
@@ -116,19 +118,43 @@ pub fn a_second_owner_is_told_who_the_first_is(card: &str) -> String {
 }
 
 pub fn the_next_owner_comes_after_a_killed_one(card: &str) -> String {
-    let ((), took) = best_of_three(|| {
+    let (how, took) = best_of_three(|| {
         let mut owner = host::part("hold", card);
-        host::hear(&mut owner, "held");
+        let place = host::hear(&mut owner, "held");
         owner.kill().expect("kill -9");
         let begin = Instant::now();
         let next = device(card);
         let took = begin.elapsed();
         let _ = owner.wait();
         next.verify().expect("it answers");
-        ((), took)
+        (nothing_of_it_is_left(&next, &place), took)
     });
     assert!(took < Duration::from_secs(2), "{took:?}");
-    format!("{} ms after kill -9", took.as_millis())
+    format!("{} ms after kill -9; HBM: {how:?}", took.as_millis())
+}
+
+/// Reads where the owner before left its secret; gives how that was made clean.
+fn nothing_of_it_is_left(next: &Arc<Device>, place: &str) -> Scrub {
+    let session = Session::new(next).expect("a session");
+    let how = next.scrub().expect("HBM is clean");
+    match (&how, std::env::var("DRIVER").as_deref()) {
+        (Scrub::ByKernelModule, Ok("jalapeno_vfio_pci")) => {}
+        (Scrub::Done { before, after, .. }, Ok("vfio-pci")) => assert!(after > before),
+        other => panic!("{other:?}"),
+    }
+    let hbm = session.device_memory(host::SECRET_BYTES).expect("HBM");
+    assert_eq!(hbm.address().0.to_string(), place, "the very same memory");
+    assert_eq!(
+        host::words_that_are(&session, hbm.address(), host::SECRET),
+        0
+    );
+    let all = usize::try_from(host::SECRET_BYTES / 8).expect("it fits");
+    assert_eq!(
+        host::words_that_are(&session, hbm.address(), 0),
+        all,
+        "zeros"
+    );
+    how
 }
 
 /// What a process holds: descriptors, and mappings of a device's or of shared memory.
