@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::hbm::DeviceMemory;
 use crate::lane::Lane;
 use crate::named::{Graphs, Named};
+use crate::peer::PeerMemory;
 use crate::session::Core;
 use crate::units::DeviceAddr;
 
@@ -25,13 +26,15 @@ const ELEMENT_MOST: u64 = 256;
 /// Bytes of a LAUNCH argument block before its tensors.
 const PARAMETER_BYTES: u64 = 64;
 
-/// Memory of either kind.
+/// Memory of one kind or another.
 #[derive(Debug)]
 pub(crate) enum Held {
     /// In the host.
     Host(Arc<HostMemory>),
     /// In the device.
     Device(Arc<DeviceMemory>),
+    /// In another device.
+    Peer(Arc<PeerMemory>),
 }
 
 impl Held {
@@ -39,6 +42,7 @@ impl Held {
         match self {
             Self::Host(memory) => (memory.iova().0, memory.bytes()),
             Self::Device(memory) => (memory.addr().0, memory.bytes()),
+            Self::Peer(memory) => memory.range(),
         }
     }
 }
@@ -78,6 +82,12 @@ impl Buffers {
             memory: Arc::new(memory),
             core: Arc::clone(core),
         }
+    }
+
+    /// Makes memory of another device a buffer of the session.
+    pub(crate) fn adopt_peer(&self, memory: &PeerMemory) {
+        let (addr, bytes) = memory.range();
+        lock(&self.live).insert(addr, bytes);
     }
 
     /// The buffer, address and bytes, that holds all of this range.
@@ -258,8 +268,8 @@ impl Drop for HostBuffer {
     }
 }
 
-/// Device memory that jobs can use. Thread-safe. Dropped while a job uses it: it is given to
-/// nobody else until the job is done.
+/// Device memory that jobs can use. Thread-safe. Dropped while a job uses it, or another card has it
+/// mapped: it is given to nobody else until that is over.
 #[derive(Debug)]
 pub struct DeviceBuffer {
     memory: Arc<DeviceMemory>,
@@ -285,6 +295,20 @@ impl DeviceBuffer {
         self.memory.page_bytes()
     }
 
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    pub(crate) fn device_memory(&self) -> &Arc<DeviceMemory> {
+        &self.memory
+    }
+
+    /// Whether another card has it mapped (`Session::peer_memory`).
+    #[must_use]
+    pub fn is_peered(&self) -> bool {
+        Arc::strong_count(&self.memory) > 1
+    }
+
     /// Whether a job that is not done names it.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
@@ -294,10 +318,14 @@ impl DeviceBuffer {
     /// Frees it.
     ///
     /// # Errors
-    /// `InUse` while an unfinished packet names it; the buffer comes back as it was.
+    /// `InUse` while an unfinished packet names it, `Peered` while another card has it mapped; the
+    /// buffer comes back as it was.
     pub fn try_free(self) -> std::result::Result<(), (Self, Error)> {
         if self.is_in_use() {
             return Err((self, Error::InUse { what: "the buffer" }));
+        }
+        if self.is_peered() {
+            return Err((self, Error::Peered { what: "the buffer" }));
         }
         Ok(())
     }

@@ -17,10 +17,12 @@ use crate::units::Iova;
 mod backing;
 mod budget;
 mod memlock;
+mod peer;
 mod registered;
 
 use backing::Backing;
 pub use backing::Pages;
+pub(crate) use peer::{Ended, PeerWindow};
 
 /// Bytes of a small page.
 const SMALL: u64 = 4096;

@@ -170,6 +170,12 @@ pub enum Error {
         /// What.
         what: &'static str,
     },
+    /// A buffer is mapped for another card.
+    #[error("{what} is mapped for another card")]
+    Peered {
+        /// What.
+        what: &'static str,
+    },
     /// An argument is wrong; nothing was done.
     #[error("{what}")]
     Invalid {
@@ -273,7 +279,7 @@ impl Error {
             Self::Binding { code, .. } => *code,
             Self::NotFound { .. } => Code::NotFound,
             Self::Permission { .. } => Code::Permission,
-            Self::Busy { .. } | Self::InUse { .. } => Code::Busy,
+            Self::Busy { .. } | Self::InUse { .. } | Self::Peered { .. } => Code::Busy,
             Self::Invalid { .. } => Code::Invalid,
             Self::Version { .. } => Code::Version,
             Self::Unsupported { .. } => Code::Unsupported,
@@ -363,6 +369,9 @@ impl Error {
             Self::Busy { .. } => {
                 "jalctl ps shows who; wait for its owner to end, or open the device as an observer"
                     .into()
+            }
+            Self::Peered { .. } => {
+                "free the peer buffer that the other card has of it first".into()
             }
             Self::Lost { .. } => {
                 "check that the card or its emulator is there, then open it again".into()

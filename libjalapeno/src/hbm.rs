@@ -6,6 +6,7 @@
 //! bins: the largest eighth of a free block cannot be had in one piece) and
 //! `buddy_system_allocator` (powers of two: 5 GiB of weights would cost 8).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vm_allocator::{AddressAllocator, AllocPolicy, RangeInclusive};
@@ -100,6 +101,7 @@ impl Hbm {
             range,
             bytes,
             all,
+            kept: AtomicBool::new(false),
         })
     }
 
@@ -115,6 +117,8 @@ pub struct DeviceMemory {
     range: RangeInclusive,
     bytes: u64,
     all: u64,
+    /// It is given to nobody else any more.
+    kept: AtomicBool,
 }
 
 impl DeviceMemory {
@@ -130,6 +134,15 @@ impl DeviceMemory {
         self.bytes
     }
 
+    /// Whoever has it last does not give it back: somebody may still write to it.
+    pub(crate) fn keep(&self) {
+        log::warn!(
+            "device memory at {} stays taken: a card that was lost had it mapped",
+            self.addr()
+        );
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
     /// Bytes of the pages behind it.
     #[must_use]
     pub fn page_bytes(&self) -> u64 {
@@ -143,6 +156,9 @@ impl DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
+        if self.kept.load(Ordering::Relaxed) {
+            return;
+        }
         let mut books = self.hbm.lock();
         match books.free.free(&self.range) {
             Ok(()) => books.used -= self.all,

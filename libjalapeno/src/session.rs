@@ -19,6 +19,7 @@ use crate::lane::{Identity, Lane};
 use crate::ledger::End;
 use crate::management::{self, Manager};
 use crate::named::Named;
+use crate::peer::PeerMemory;
 use crate::queue::{Keeper, Queue};
 use crate::transport::Protection;
 use crate::units::Ticks;
@@ -177,7 +178,7 @@ impl Session {
         Ok(self.core.buffers.adopt_device(&self.core, memory))
     }
 
-    pub(crate) fn core(&self) -> &Core {
+    pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
 
@@ -338,8 +339,26 @@ impl Core {
         }
     }
 
-    pub(crate) fn device(&self) -> &Device {
+    pub(crate) fn device(&self) -> &Arc<Device> {
         &self.device
+    }
+
+    /// Refuses what belongs to a generation that a reset ended.
+    pub(crate) fn check_generation(&self, what: &'static str) -> Result<()> {
+        if self.manager.generation() != self.device.generation().0 {
+            return Err(Error::Stale { what });
+        }
+        Ok(())
+    }
+
+    /// Makes memory of another device a buffer of the session.
+    pub(crate) fn adopt_peer(&self, memory: &PeerMemory) {
+        self.buffers.adopt_peer(memory);
+    }
+
+    /// The memory at this address is a buffer no more: graphs that name it run no more.
+    pub(crate) fn end(&self, addr: u64) {
+        self.buffers.end(addr);
     }
 
     /// Tells the session from every other one of this process.

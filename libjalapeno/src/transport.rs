@@ -98,6 +98,12 @@ pub trait Transport: Send + Sync + fmt::Debug {
     fn describe(&self) -> &Description;
     /// Maps an area of a BAR that `describe` called mappable.
     fn map_bar(&self, bar: u32, area: Area, writable: bool) -> Result<Arc<dyn BarMapping>>;
+    /// The file that shows what a BAR has from `at` on, and the offset there: what another device's
+    /// server can map. `None`: there is no such file, the memory itself has to do.
+    fn bar_file(&self, bar: u32, at: u64) -> Option<(BorrowedFd<'_>, u64)> {
+        let _ = (bar, at);
+        None
+    }
     /// Reads from a region (a BAR, or `CONFIG_REGION`).
     fn read(&self, region: u32, offset: u64, into: &mut [u8]) -> Result<()>;
     /// Writes to a region.

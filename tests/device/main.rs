@@ -14,6 +14,7 @@ mod mappings;
 mod memory;
 mod open;
 mod owners;
+mod peer;
 mod profile;
 mod quickstart;
 mod reset;

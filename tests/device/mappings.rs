@@ -162,7 +162,7 @@ impl Transport for Otherwise {
 }
 
 /// The stage's device behind a transport that says something else of itself.
-fn open_otherwise(stage: &Stage, change: impl FnOnce(&mut Description)) -> Arc<Device> {
+pub(crate) fn open_otherwise(stage: &Stage, change: impl FnOnce(&mut Description)) -> Arc<Device> {
     let real = Arc::clone(stage.open().transport());
     let mut said = real.describe().clone();
     change(&mut said);

@@ -33,6 +33,7 @@ const LIBRARY: House = House {
             "fence",
             "graph",
             "named",
+            "peer",
             "session",
             "transfer",
         ],

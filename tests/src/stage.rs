@@ -127,6 +127,17 @@ impl Stage {
         Some(stage)
     }
 
+    /// Two boards of the story's own, for cards that reach each other; `None` where the stories play
+    /// on a card that is there already, and then the skip is noted.
+    #[must_use]
+    pub fn pair(story: &str) -> Option<[Self; 2]> {
+        if named().is_some() {
+            skip(story, "needs two boards of its own");
+            return None;
+        }
+        Some([(); 2].map(|()| Self::of(board())))
+    }
+
     /// What `Device::open` takes.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -393,6 +393,11 @@ impl Transport for User {
         Ok(Arc::new(Mapping(map)))
     }
 
+    fn bar_file(&self, bar: u32, at: u64) -> Option<(BorrowedFd<'_>, u64)> {
+        let (file, base) = self.files.get(bar as usize)?.as_ref()?;
+        Some((file.as_fd(), base.checked_add(at)?))
+    }
+
     fn read(&self, region: u32, offset: u64, into: &mut [u8]) -> Result<()> {
         let command = (wire::command::REGION_READ, "read a region of");
         let mut offset = offset;

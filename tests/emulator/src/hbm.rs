@@ -2,7 +2,8 @@
 //!
 //! Memory is accounted in 2 MiB chunks before the first store into a chunk, so that no packet can
 //! make more resident than the limit allows. A client's own stores through the BAR4 window are
-//! not counted: they are its own memory, charged to it.
+//! not counted: they are its own memory, charged to it. Nor are those of another card for which it
+//! mapped the window; what they left is found in the file, whether counted or not.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
