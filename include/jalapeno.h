@@ -220,11 +220,12 @@ jal_status jal_session_destroy(jal_session session);
 #define JAL_KIND_HOST 1u
 #define JAL_KIND_REGISTERED 2u
 #define JAL_KIND_DEVICE 3u
+#define JAL_KIND_PEER 4u /* device memory of another card */
 
 typedef struct jal_buffer_info {
     uint32_t struct_size;
     uint32_t kind;       /* JAL_KIND_* */
-    void *host;          /* null for device memory */
+    void *host;          /* null for device memory, of whichever card */
     uint64_t address;    /* as packets name it */
     uint64_t bytes;
     uint64_t page_bytes; /* of the pages behind it */
@@ -241,14 +242,24 @@ jal_status jal_host_register(jal_session session, void *memory, uint64_t bytes, 
 /* Device memory (HBM), at least 256-byte aligned; its content is undefined. */
 jal_status jal_device_alloc(jal_session session, uint64_t bytes, jal_buffer *out);
 
+/* Maps device memory of another card, `buffer`, for the jobs of `session`: packets name it at the
+ * address that jal_buffer_get_info() gives of `out`, in COPY, FILL, SIGNAL, WAIT, operands and graphs
+ * (docs/host-interface.md 10.6). Both cards are open in this process. `buffer` itself cannot be freed
+ * before (BUSY); closing its session or device unmaps. A job of `session` that still names it keeps
+ * the other card open until it is done. A reset of either device ends it: record graphs anew.
+ * INVALID: of the same card, or no device memory. UNSUPPORTED: the other card's window (BAR4) does
+ * not show it, or cannot be mapped for this card. Free with jal_buffer_free(). */
+jal_status jal_peer_map(jal_session session, jal_buffer buffer, jal_buffer *out);
+
 /* Where a buffer is, for the host and for packets, and what kind of memory it is. */
 jal_status jal_buffer_get_info(jal_buffer buffer, jal_buffer_info *info);
 
-/* Frees a buffer. BUSY while an unfinished packet names it: it stays as it is. */
+/* Frees a buffer. BUSY while an unfinished packet names it, or jal_peer_map() has mapped it: it stays
+ * as it is. */
 jal_status jal_buffer_free(jal_buffer buffer);
 
-/* jal_buffer_write() and jal_buffer_read() copy between the caller's memory and a buffer of either
- * kind (through the device for device memory) and return when done. For set-up and tests. Ranges
+/* jal_buffer_write() and jal_buffer_read() copy between the caller's memory and a buffer of any
+ * kind (through the session's device for device memory) and return when done. For set-up and tests. Ranges
  * beyond the buffer are INVALID. */
 jal_status jal_buffer_write(jal_buffer buffer, uint64_t offset, const void *from, uint64_t bytes);
 jal_status jal_buffer_read(jal_buffer buffer, uint64_t offset, void *into, uint64_t bytes);

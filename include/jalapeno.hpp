@@ -247,6 +247,12 @@ public:
         check(jal_device_alloc(get(), bytes, &handle));
         return buffer(handle);
     }
+    /* Device memory of another card, for jobs of this one. */
+    buffer peer_memory(const buffer &of) const {
+        jal_buffer handle{};
+        check(jal_peer_map(get(), of.get(), &handle));
+        return buffer(handle);
+    }
     jalapeno::queue queue(std::uint32_t depth = 0, std::uint32_t flags = 0,
                           std::uint32_t priority = JAL_PRIORITY_NORMAL) const {
         jal_queue_options options{};

@@ -66,6 +66,9 @@ int main() {
     there.read(100, text, 9);
     CHECK(std::strcmp(text, "jalapeno") == 0);
 
+    // Of another card it would be; here it is the same one's.
+    CHECK(thrown([&] { session.peer_memory(there); }) == JAL_ERROR_INVALID);
+
     // A failed job throws at the wait; the queue runs on once resumed.
     auto bad = queue.submit(jal_packet(0xEE, 0));
     CHECK(thrown([&] { queue.wait(bad, 20000000000); }) == JAL_ERROR_FAULT);

@@ -171,7 +171,7 @@ static void run(const struct story *story) {
 
 int main(int argc, char **argv) {
     const struct story *rooms[] = {device_stories, memory_stories, queue_stories, graph_stories,
-                                   misuse_stories};
+                                   peer_stories, misuse_stories};
     size_t room;
     main_thread = pthread_self();
     if (mkdtemp(folder) == NULL) return 1;

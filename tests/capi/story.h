@@ -88,6 +88,6 @@ int readable(int fd, int milliseconds);
 
 struct story { const char *name; void (*run)(void); };
 extern const struct story device_stories[], memory_stories[], queue_stories[],
-    graph_stories[], misuse_stories[];
+    graph_stories[], peer_stories[], misuse_stories[];
 
 #endif

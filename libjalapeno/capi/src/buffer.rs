@@ -66,6 +66,7 @@ unsafe fn make(
         Buffer {
             memory: memory(&parent.session)?,
             context: parent,
+            session,
         },
         session,
     )?;
@@ -139,6 +140,28 @@ pub unsafe extern "C" fn jal_device_alloc(session: u64, bytes: u64, out: *mut u6
     })
 }
 
+/// `jal_peer_map`.
+///
+/// # Safety
+/// As in jalapeno.h: `out` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jal_peer_map(session: u64, buffer: u64, out: *mut u64) -> i32 {
+    call(|| {
+        let of = BUFFERS.enter(buffer)?;
+        let Memory::Device(memory) = &of.memory else {
+            return Err(Failure::invalid(
+                "buffer is no device memory: only that of another card can be mapped",
+            ));
+        };
+        // SAFETY: promised by the caller.
+        unsafe {
+            make(session, out, |session| {
+                Ok(Memory::Peer(session.peer_memory(memory)?, of.session))
+            })
+        }
+    })
+}
+
 /// `jal_buffer_get_info`.
 ///
 /// # Safety
@@ -166,6 +189,14 @@ pub unsafe extern "C" fn jal_buffer_get_info(buffer: u64, info: *mut BufferInfo)
                 bytes: memory.bytes(),
                 page_bytes: memory.page_bytes(),
             },
+            Memory::Peer(memory, _) => BufferInfo {
+                struct_size: 0,
+                kind: 4,
+                host: 0,
+                address: memory.address().0,
+                bytes: memory.bytes(),
+                page_bytes: memory.page_bytes(),
+            },
         };
         // SAFETY: as checked above.
         unsafe { sized::fill(info, size, &filled) };
@@ -184,6 +215,7 @@ fn range(buffer: &Buffer, offset: u64, bytes: u64) -> Result<Option<DeviceAddr>,
     let (whole, at) = match &buffer.memory {
         Memory::Host(memory, _) => (memory.bytes(), None),
         Memory::Device(memory) => (memory.bytes(), Some(memory.address())),
+        Memory::Peer(memory, _) => (memory.bytes(), Some(memory.address())),
     };
     match offset.checked_add(bytes) {
         Some(end) if end <= whole => Ok(at.map(|at| at + offset)),
@@ -235,10 +267,8 @@ pub unsafe extern "C" fn jal_buffer_write(
         let data = unsafe { std::slice::from_raw_parts(from.cast::<u8>(), length) };
         match (&buffer.memory, device) {
             (Memory::Host(memory, _), _) => memory.memory().write(offset, data)?,
-            (Memory::Device(_), Some(at)) => {
-                transfer(&buffer.context, |transfer| transfer.write(at, data))?
-            }
-            (Memory::Device(_), None) => {}
+            (_, Some(at)) => transfer(&buffer.context, |transfer| transfer.write(at, data))?,
+            (_, None) => {}
         }
         Ok(())
     })
@@ -273,10 +303,8 @@ pub unsafe extern "C" fn jal_buffer_read(
         let data = unsafe { std::slice::from_raw_parts_mut(into.cast::<u8>(), length) };
         match (&buffer.memory, device) {
             (Memory::Host(memory, _), _) => memory.memory().read(offset, data)?,
-            (Memory::Device(_), Some(at)) => {
-                transfer(&buffer.context, |transfer| transfer.read(at, data))?
-            }
-            (Memory::Device(_), None) => {}
+            (_, Some(at)) => transfer(&buffer.context, |transfer| transfer.read(at, data))?,
+            (_, None) => {}
         }
         Ok(())
     })

@@ -253,13 +253,21 @@ impl<T, const CHUNK: usize, const CHUNKS: usize> Registry<T, CHUNK, CHUNKS> {
 
     /// The handles of all open objects below `parent`.
     pub fn children(&self, parent: u64) -> Vec<u64> {
+        self.open(|slot| slot.parent.load(Ordering::Relaxed) == parent)
+    }
+
+    /// The handles of all open objects.
+    pub fn all(&self) -> Vec<u64> {
+        self.open(|_| true)
+    }
+
+    fn open(&self, wanted: impl Fn(&Slot<T>) -> bool) -> Vec<u64> {
         let count = self.free.lock().unwrap_or_else(|e| e.into_inner()).next;
         (0..count)
             .filter_map(|index| {
                 let slot = self.slot(u64::from(index))?;
                 let state = slot.state.load(Ordering::Acquire);
-                (state & OPEN != 0 && slot.parent.load(Ordering::Relaxed) == parent)
-                    .then(|| slot.handle.load(Ordering::Relaxed))
+                (state & OPEN != 0 && wanted(slot)).then(|| slot.handle.load(Ordering::Relaxed))
             })
             .collect()
     }

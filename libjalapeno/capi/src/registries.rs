@@ -3,21 +3,23 @@
 use std::sync::{Arc, Mutex, OnceLock};
 
 use jalapeno::{
-    Completions, Device, DeviceBuffer, Error, Fence, Graph, HostBuffer, Queue, Recorder, Session,
-    Transfer,
+    Completions, Device, DeviceBuffer, Error, Fence, Graph, HostBuffer, PeerBuffer, Queue,
+    Recorder, Session, Transfer,
 };
 
 use crate::handle::{Kind, Registry};
 use crate::status::Failure;
 use crate::turns::{Turn, Turns};
 
-/// Memory of either kind.
+/// Memory of one kind or another.
 #[derive(Debug)]
 pub(crate) enum Memory {
     /// Host memory, the library's or the caller's.
     Host(HostBuffer, bool),
     /// HBM.
     Device(DeviceBuffer),
+    /// HBM of another card, and the session that it is of.
+    Peer(PeerBuffer, u64),
 }
 
 /// An open session, and how bytes get to and from its device memory.
@@ -33,6 +35,8 @@ pub(crate) struct Context {
 pub(crate) struct Buffer {
     pub(crate) memory: Memory,
     pub(crate) context: Arc<Context>,
+    /// The session's handle.
+    pub(crate) session: u64,
 }
 
 /// An open queue. It has one producer, so submitters take turns.
@@ -132,7 +136,11 @@ pub(crate) fn free_buffer(handle: u64) -> Result<(), Failure> {
         handle,
         |_| (),
         |buffer| {
-            let Buffer { memory, context } = buffer;
+            let Buffer {
+                memory,
+                context,
+                session,
+            } = buffer;
             let freed = match memory {
                 Memory::Host(memory, own) => memory
                     .try_free()
@@ -140,8 +148,18 @@ pub(crate) fn free_buffer(handle: u64) -> Result<(), Failure> {
                 Memory::Device(memory) => memory
                     .try_free()
                     .map_err(|(memory, error)| (Memory::Device(memory), error)),
+                Memory::Peer(memory, of) => memory
+                    .try_free()
+                    .map_err(|(memory, error)| (Memory::Peer(memory, of), error)),
             };
-            freed.map_err(|(memory, error)| (Buffer { memory, context }, error))
+            freed.map_err(|(memory, error)| {
+                let buffer = Buffer {
+                    memory,
+                    context,
+                    session,
+                };
+                (buffer, error)
+            })
         },
     )?;
     freed.map_err(|error: Error| error.into())
@@ -165,7 +183,21 @@ pub(crate) fn close_session(handle: u64) -> Result<(), Failure> {
         // (a lost device) is kept by the session.
         ignore_stale(close(&BUFFERS, buffer, |_| ()))?;
     }
+    // Nobody can map its memory for another card any more; where that was done, it ends now.
+    for buffer in peers_of(handle) {
+        ignore_stale(close(&BUFFERS, buffer, |_| ()))?;
+    }
     close(&SESSIONS, handle, |_| ())
+}
+
+/// The buffers of other sessions that are memory of this one.
+fn peers_of(session: u64) -> Vec<u64> {
+    let is_peer = |handle: &u64| {
+        BUFFERS
+            .enter_quickly(*handle)
+            .is_some_and(|buffer| matches!(buffer.memory, Memory::Peer(_, of) if of == session))
+    };
+    BUFFERS.all().into_iter().filter(is_peer).collect()
 }
 
 /// Closes a device: its sessions first.
