@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* How the decoder ends when something fails: one error, what to do, and the card given back. */
+/* How a program ends when something fails: one error, what to do, and the cards given back. */
 #ifndef FAILURE_H
 #define FAILURE_H
 
@@ -10,9 +10,13 @@
 
 #include <jalapeno.h>
 
-static jal_device device;
+#define CARDS_LIMIT 8u
 
-/* Says what failed and what to do, gives the card back and ends the program. */
+/* The cards that are open. */
+static jal_device devices[CARDS_LIMIT];
+static uint32_t devices_open;
+
+/* Says what failed and what to do, gives the cards back and ends the program. */
 static void fail(int code, const char *hint, const char *format, ...) {
     va_list list;
     fflush(stdout);
@@ -22,7 +26,7 @@ static void fail(int code, const char *hint, const char *format, ...) {
     va_end(list);
     fputc('\n', stderr);
     if (hint != NULL && hint[0] != '\0') fprintf(stderr, "hint: %s\n", hint);
-    jal_device_close(device);
+    while (devices_open > 0) jal_device_close(devices[--devices_open]);
     exit(code);
 }
 
@@ -41,6 +45,28 @@ static void check(jal_status status, const char *what) {
     snprintf(detail, sizeof detail, "%s", jal_error_detail());
     snprintf(hint, sizeof hint, "%s", jal_error_hint());
     fail(code, hint, "%s: %s: %s", what, jal_status_string(status), detail);
+}
+
+/* Opens `cards` cards: the one of that name, or the only one, or the first that answer. */
+static void open_devices(uint32_t cards, const char *name) {
+    jal_device_summary found[64];
+    size_t count = 0, i;
+    check(jal_check_version(JAL_VERSION), "check the library's version");
+    if (cards == 1) {
+        check(jal_device_open(name, NULL, &devices[0]), "open the card");
+        devices_open = 1;
+        return;
+    }
+    check(jal_device_list(found, sizeof found / sizeof found[0], sizeof found[0], &count), "look for cards");
+    if (count > sizeof found / sizeof found[0]) count = sizeof found / sizeof found[0];
+    for (i = 0; i < count && devices_open < cards; i++) {
+        if (!found[i].usable) continue;
+        check(jal_device_open(found[i].name, NULL, &devices[devices_open]), "open a card");
+        devices_open++;
+    }
+    if (devices_open < cards)
+        fail(3, "jalctl emulate --devices N -- COMMAND gives a command N cards; jalctl list shows them",
+             "%" PRIu32 " cards are wanted, and %" PRIu32 " answer", cards, devices_open);
 }
 
 #endif

@@ -33,7 +33,6 @@ struct model {
     uint64_t count;
     uint32_t dim, layers, heads, kv_heads, ff, context, alignment, vocabulary, turned;
     float epsilon, base;
-    uint64_t address;      /* where the tensors begin on the card */
 };
 
 static void bad_model(const struct model *m, const char *why) {
@@ -113,7 +112,8 @@ static void take_pair(struct model *m) {
     skip_value(m, type);
 }
 
-static uint64_t element_bytes(uint32_t type) {
+/* Of the types that weights have here; 0 for others. */
+static uint64_t weight_bytes(uint32_t type) {
     if (type == JALAPENO_HW_DTYPE_F32) return 4;
     return type == JALAPENO_HW_DTYPE_F16 || type == JALAPENO_HW_DTYPE_BF16 ? 2 : 0;
 }
@@ -201,7 +201,7 @@ static void load_model(struct model *m) {
     m->data = (m->at + m->alignment - 1) / m->alignment * m->alignment;
     for (i = 0; i < m->count; i++) { /* counts are below 2^30 each: no product overflows */
         const struct entry *e = &m->entries[i];
-        uint64_t bytes = (uint64_t)e->ne[0] * e->ne[1] * element_bytes(e->type);
+        uint64_t bytes = (uint64_t)e->ne[0] * e->ne[1] * weight_bytes(e->type);
         if (bytes == 0) bad_model(m, "a tensor whose type is not F32, F16 or BF16");
         if (m->data > m->size || e->offset > m->size - m->data ||
             bytes > m->size - m->data - e->offset)
