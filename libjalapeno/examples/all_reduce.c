@@ -20,6 +20,8 @@ struct card {
     jal_graph graph;
     struct batch batch;
     struct reduce reduce;
+    jal_clock clock; /* some moment, for deadlines */
+    uint64_t ticks_per_second;
     uint64_t input, output; /* in HBM */
     float *host;            /* pinned: a vector that goes there, then one that comes back */
     uint64_t host_address;
@@ -38,6 +40,11 @@ static void open_card(struct card *c, jal_device device, uint64_t floats) {
     const size_t packets = 2 * (2 + reduce_packets(CARDS_LIMIT));
     const uint64_t vector = (floats * 4 + 255) / 256 * 256;
     jal_buffer hbm, host;
+    jal_device_info about = {.struct_size = sizeof about};
+    check(jal_device_get_info(device, &about), "ask how its time runs");
+    c->ticks_per_second = about.ticks_per_second;
+    c->clock.struct_size = sizeof c->clock;
+    check(jal_device_clock(device, &c->clock), "ask what time it is");
     check(jal_session_create(device, &c->session), "start a session");
     check(jal_queue_create(c->session, NULL, &c->queue), "create a queue");
     check(jal_device_alloc(c->session, vector, &hbm), "allocate a vector");
@@ -74,18 +81,34 @@ static void record_round(struct card *c, uint64_t floats) {
 }
 
 /* Device time that is a limit from now on. */
-static uint64_t deadline(jal_device device) {
-    jal_clock clock = {.struct_size = sizeof clock};
-    jal_device_info info = {.struct_size = sizeof info};
-    check(jal_device_clock(device, &clock), "ask what time it is");
-    check(jal_device_get_info(device, &info), "ask how time runs");
-    return clock.device + (uint64_t)((double)WAIT_LIMIT_NS * 1e-9 * (double)info.ticks_per_second);
+static uint64_t deadline(const struct card *c) {
+    struct timespec t;
+    double past;
+    clock_gettime(CLOCK_MONOTONIC_RAW, &t);
+    past = (double)t.tv_sec * 1e9 + (double)t.tv_nsec - (double)c->clock.monotonic_raw + (double)WAIT_LIMIT_NS;
+    return c->clock.device + (uint64_t)(past * 1e-9 * (double)c->ticks_per_second);
+}
+
+/* Starts a card's round; 0: it could not, as is said. */
+static uint64_t start(struct card *c, uint32_t rank, uint64_t round) {
+    const uint32_t values[2] = {round & 1, (uint32_t)(round >> 1)};
+    struct jalapeno_hw_packet run;
+    uint64_t sequence = 0;
+    jal_status status;
+    check(jal_graph_get_packet(c->graph, values, 2, &run), "run a round");
+    run.deadline = deadline(c);
+    status = jal_submit_one(c->queue, &run, &sequence);
+    if (status == JAL_OK) return sequence;
+    fprintf(stderr, "card %" PRIu32 ": %s: %s\n", rank, jal_status_string(status), jal_error_detail());
+    return 0;
 }
 
 /* Waits for a card's round. Gives whether it went well, and says why not. */
 static int await(struct card *c, uint32_t rank, uint64_t sequence) {
     struct jalapeno_hw_fault_record fault;
-    jal_status status = jal_wait(c->queue, sequence, 2 * WAIT_LIMIT_NS);
+    jal_status status;
+    if (sequence == 0) return 0;
+    status = jal_wait(c->queue, sequence, 2 * WAIT_LIMIT_NS);
     if (status == JAL_OK) return 1;
     fprintf(stderr, "card %" PRIu32 ": %s: %s\n", rank, jal_status_string(status), jal_error_detail());
     if (jal_queue_fault(c->queue, &fault) == JAL_OK)
@@ -129,18 +152,12 @@ int main(int argc, char **argv) {
     for (rank = 0; rank < count; rank++) record_round(&cards[rank], floats);
 
     for (round = 0; round < rounds; round++) {
-        const uint32_t values[2] = {round & 1, (uint32_t)(round >> 1)};
         int well = 1;
         double begin;
         for (rank = 0; rank < count; rank++)
             for (i = 0; i < floats; i++) cards[rank].host[i] = term(rank, round, i);
         begin = now();
-        for (rank = 0; rank < count; rank++) {
-            struct jalapeno_hw_packet run;
-            check(jal_graph_get_packet(cards[rank].graph, values, 2, &run), "run a round");
-            run.deadline = deadline(devices[rank]);
-            check(jal_submit_one(cards[rank].queue, &run, &sequence[rank]), "run a round");
-        }
+        for (rank = 0; rank < count; rank++) sequence[rank] = start(&cards[rank], rank, round);
         for (rank = 0; rank < count; rank++) well &= await(&cards[rank], rank, sequence[rank]);
         if (!well) fail(9, "jalctl list shows which cards are there", "round %" PRIu64 " failed", round);
         seconds += now() - begin;
