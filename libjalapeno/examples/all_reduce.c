@@ -6,8 +6,8 @@
  *     jalctl emulate --devices 4 -- all_reduce 4 100000 50        cards, floats, rounds
  */
 #define _POSIX_C_SOURCE 200809L
-#include <time.h>
 
+#include "figures.h"
 #include "record.h"
 #include "reduce.h"
 
@@ -115,12 +115,6 @@ static int await(struct card *c, uint32_t rank, uint64_t sequence) {
         fprintf(stderr, "card %" PRIu32 ": packet %" PRIu64 " of the round: fault %#" PRIx32 "\n", rank,
                 fault.detail[3] - 1, fault.code);
     return 0;
-}
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 static uint64_t number_of(const char *text, uint64_t most) {

@@ -1,16 +1,11 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A batch: packets that are composed for a card, with their argument blocks, and the tensors that
- * they name. */
+/* A batch: packets that are composed for a card, with their argument blocks. */
 #ifndef BATCH_H
 #define BATCH_H
 
 #include <stddef.h>
-#include <string.h>
 
-#include <jalapeno.h>
-
-typedef struct jalapeno_hw_tensor tensor;
-typedef struct jalapeno_hw_parameters parameters;
+#include "tensors.h"
 
 #define BLOCK_BYTES 256u /* of an argument block of three operands */
 
@@ -38,23 +33,6 @@ static void launch(struct batch *b, uint32_t kernel, parameters p, tensor to, co
     if (y != NULL) memcpy(block + 192, y, 64);
     push(b, jal_packet_launch(kernel, b->address + b->used, operands));
     b->used += BLOCK_BYTES;
-}
-
-static parameters none(void) { parameters p = {{0}}; return p; }
-
-static uint64_t element_bytes(uint32_t type) {
-    if (type == JALAPENO_HW_DTYPE_I64) return 8;
-    if (type == JALAPENO_HW_DTYPE_F32 || type == JALAPENO_HW_DTYPE_I32) return 4;
-    return type == JALAPENO_HW_DTYPE_F16 || type == JALAPENO_HW_DTYPE_BF16 ? 2 : 0;
-}
-
-/* Elements without gaps. */
-static tensor dense(uint64_t address, uint32_t type, uint32_t ne0, uint32_t ne1, uint32_t ne2) {
-    tensor t = {address, type, 0, {ne0, ne1, ne2, 1}, {element_bytes(type), 0, 0, 0}};
-    t.nb[1] = t.nb[0] * ne0;
-    t.nb[2] = t.nb[1] * ne1;
-    t.nb[3] = t.nb[2] * ne2;
-    return t;
 }
 
 #endif

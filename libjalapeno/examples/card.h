@@ -4,8 +4,8 @@
 #define CARD_H
 
 #include <math.h>
-#include <time.h>
 
+#include "figures.h"
 #include "reduce.h"
 #include "split.h"
 
@@ -44,12 +44,6 @@ static size_t packets_needed(const struct card *c, const struct model *m) {
     return 2 * (8 + (size_t)m->layers * 21 + (size_t)reduces(c, m) * reduce_packets(c->cards));
 }
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 /* Device time by which a step must be over; 0 for one card, which waits for nobody. */
 static uint64_t deadline(const struct card *c) {
     struct timespec t;
@@ -85,13 +79,6 @@ static uint64_t go(struct card *c) {
     for (i = 0; i < c->batch.count; i++) c->batch.packets[i].deadline = by;
     check(jal_submit(c->queue, c->batch.packets, c->batch.count, sizeof c->batch.packets[0], &sequence), "submit");
     return sequence;
-}
-
-/* The next `bytes` of a growing block, aligned to 256. */
-static uint64_t carve(uint64_t *end, uint64_t bytes) {
-    uint64_t at = *end;
-    *end = (at + bytes + 255) / 256 * 256;
-    return at;
 }
 
 /* A card's weights, placed from offset 0 on; gives their bytes. With a place they are copied there. */

@@ -11,6 +11,7 @@
 #include <jalapeno.h>
 
 #define CARDS_LIMIT 8u
+static void (*at_failure)(const char *why); /* told before the program ends, if it is set */
 
 /* The cards that are open. */
 static jal_device devices[CARDS_LIMIT];
@@ -18,14 +19,17 @@ static uint32_t devices_open;
 
 /* Says what failed and what to do, gives the cards back and ends the program. */
 static void fail(int code, const char *hint, const char *format, ...) {
+    void (*told)(const char *why) = at_failure;
+    char why[2048];
     va_list list;
     fflush(stdout);
-    fputs("error: ", stderr);
     va_start(list, format);
-    vfprintf(stderr, format, list);
+    vsnprintf(why, sizeof why, format, list);
     va_end(list);
-    fputc('\n', stderr);
+    fprintf(stderr, "error: %s\n", why);
     if (hint != NULL && hint[0] != '\0') fprintf(stderr, "hint: %s\n", hint);
+    at_failure = NULL;
+    if (told != NULL) told(why);
     while (devices_open > 0) jal_device_close(devices[--devices_open]);
     exit(code);
 }

@@ -36,15 +36,11 @@ static uint8_t draw(const float *logits, double temperature, uint64_t *state) {
     return (uint8_t)i;
 }
 
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void figure(const char *what, double *seconds, uint32_t n) {
     qsort(seconds, n, sizeof *seconds, by_size);
     fprintf(stderr, "%s p50 %.1f us, p90 %.1f us, p99 %.1f us (of %" PRIu32 ")\n", what,
-            seconds[n / 2] * 1e6, seconds[n - 1 - n / 10] * 1e6, seconds[n - 1 - n / 100] * 1e6, n);
+            but_one_in(seconds, n, 2) * 1e6, but_one_in(seconds, n, 10) * 1e6,
+            but_one_in(seconds, n, 100) * 1e6, n);
 }
 
 /* What an empty packet takes there and back. */

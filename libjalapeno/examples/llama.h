@@ -9,17 +9,6 @@
 #define RUN(kernel, p, to, a, b) launch(&c->batch, JALAPENO_HW_KERNEL_ID_##kernel, p, to, a, b)
 #define WEIGHT(layer, part) ((const tensor[]){weight(c, m, layer, part)})
 
-static uint32_t bits(float v) { uint32_t u; memcpy(&u, &v, 4); return u; }
-static parameters real(float v) { parameters p = none(); p.word[0] = bits(v); return p; }
-
-/* The same memory with the strides of dimensions 1 and 2 given. */
-static tensor strided(tensor t, uint64_t nb1, uint64_t nb2) {
-    t.nb[1] = nb1;
-    t.nb[2] = nb2;
-    t.nb[3] = nb2 * t.ne[2];
-    return t;
-}
-
 /* A card's part of a weight by name; load_model() saw that it is there. */
 static tensor weight(const struct card *c, const struct model *m, uint32_t layer, const char *part) {
     const struct entry *e = &c->parts[find_weight(m, layer, part) - m->entries];
@@ -42,7 +31,7 @@ static void layer_packets(struct card *c, const struct model *m, uint32_t i, uin
     const uint32_t size = m->dim / m->heads, dim = size * c->heads, kv = size * c->kv_heads, seen = first + rows;
     const uint64_t cache = (uint64_t)m->context * kv * 2 * i;
     const parameters norm = real(m->epsilon);
-    parameters rope = none();
+    const parameters rope = turning(m->turned, m->context, m->base);
     tensor x = dense(c->x[0], f32, m->dim, rows, 1), y = dense(c->x[1], f32, m->dim, rows, 1);
     tensor n = dense(c->n, f32, m->dim, rows, 1), h = dense(c->h, f32, m->dim, rows, 1);
     tensor q = dense(c->q, f32, dim, rows, 1), k = dense(c->k, f32, kv, rows, 1);
@@ -52,12 +41,6 @@ static void layer_packets(struct card *c, const struct model *m, uint32_t i, uin
     tensor mask = dense(c->inputs + IN_MASK(m->context), f32, seen, rows, 1);
     tensor gate = dense(c->gate, f32, c->ff, rows, 1), up = dense(c->up, f32, c->ff, rows, 1);
     tensor heads, turned, keys, values, scores, weights, mixed;
-    rope.word[0] = m->turned;
-    rope.word[1] = 0; /* neighbours are a pair */
-    rope.word[2] = m->context;
-    rope.word[3] = bits(m->base);
-    rope.word[4] = bits(1.0f); /* positions as they are, */
-    rope.word[6] = bits(1.0f); /* and lengths */
 
     RUN(RMS_NORM, norm, n, &x, NULL);
     RUN(MUL, none(), h, &n, WEIGHT(i, "attn_norm"));

@@ -3,17 +3,23 @@
 #ifndef TENSORS_H
 #define TENSORS_H
 
-#include "gguf.h"
+#include <string.h>
+
+#include <jalapeno.h>
 
 typedef struct jalapeno_hw_tensor tensor;
 typedef struct jalapeno_hw_parameters parameters;
 
+static inline uint64_t element_bytes(uint32_t type) {
+    if (type == JALAPENO_HW_DTYPE_I64) return 8;
+    if (type == JALAPENO_HW_DTYPE_F32 || type == JALAPENO_HW_DTYPE_I32) return 4;
+    return type == JALAPENO_HW_DTYPE_F16 || type == JALAPENO_HW_DTYPE_BF16 ? 2 : 0;
+}
+
 /* Elements without gaps. */
 static inline tensor dense(uint64_t address, uint32_t type, uint32_t ne0, uint32_t ne1,
                            uint32_t ne2) {
-    uint64_t width = type == JALAPENO_HW_DTYPE_I64 ? 8
-                     : type == JALAPENO_HW_DTYPE_I32 ? 4 : element_bytes(type);
-    tensor t = {address, type, 0, {ne0, ne1, ne2, 1}, {width, 0, 0, 0}};
+    tensor t = {address, type, 0, {ne0, ne1, ne2, 1}, {element_bytes(type), 0, 0, 0}};
     t.nb[1] = t.nb[0] * ne0;
     t.nb[2] = t.nb[1] * ne1;
     t.nb[3] = t.nb[2] * ne2;
@@ -28,24 +34,18 @@ static inline tensor strided(tensor t, uint64_t nb1, uint64_t nb2) {
     return t;
 }
 
-/* A weight by name; load_model() saw that it is there. */
-static inline tensor weight(const struct model *m, uint32_t layer, const char *part) {
-    const struct entry *e = find_weight(m, layer, part);
-    return dense(m->address + e->offset, e->type, e->ne[0], e->ne[1], 1);
-}
-
 static inline parameters none(void) { parameters p = {{0}}; return p; }
 static inline uint32_t bits(float v) { uint32_t u; memcpy(&u, &v, 4); return u; }
 static inline parameters real(float v) { parameters p = none(); p.word[0] = bits(v); return p; }
 
-/* RoPE as the model was trained with it: neighbours are a pair, positions as they are. */
-static inline parameters turning(const struct model *m) {
+/* RoPE of `turned` elements: neighbours are a pair, positions and lengths as they are. */
+static inline parameters turning(uint32_t turned, uint32_t context, float base) {
     parameters rope = none();
-    rope.word[0] = m->turned;
-    rope.word[2] = m->context;
-    rope.word[3] = bits(m->base);
+    rope.word[0] = turned;
+    rope.word[2] = context;
+    rope.word[3] = bits(base);
     rope.word[4] = bits(1.0f);
-    rope.word[6] = bits(1.0f); /* lengths stay */
+    rope.word[6] = bits(1.0f);
     return rope;
 }
 
