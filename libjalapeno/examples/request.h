@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A request: a prompt that came as a line, the bytes drawn after it, and what they took. */
+/* A request: a prompt that came as a line, the bytes drawn after it, and how its client hears of them. */
 #ifndef REQUEST_H
 #define REQUEST_H
 
@@ -113,6 +113,54 @@ static uint8_t draw(const struct paged *p, struct request *r, double temperature
     part = (double)((z ^ (z >> 31)) >> 11) / 9007199254740992.0 * sum;
     for (i = 0; i < each - 1 && part >= weights[i]; i++) part -= weights[i];
     return (uint8_t)byte[i];
+}
+
+/* ---- Replies -------------------------------------------------------------------------------- */
+
+static void say(struct client *c, const char *format, ...) {
+    char text[512];
+    va_list list;
+    int n;
+    va_start(list, format);
+    n = vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    client_say(c, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
+}
+
+/* One more byte, to a client that reads along. */
+static void say_byte(struct request *r) {
+    char text[5];
+    if (r->client == NULL || r->client->counted) return;
+    if (r->length == r->prompt + 1) client_say(r->client, ": ", 2);
+    client_say(r->client, text, escaped(r->text[r->length - 1], text));
+}
+
+/* Tells a request's client that it will not be finished, and why. */
+static void say_no(struct client *c, const struct request *r, const char *why) {
+    if (c->counted) say(c, "%" PRIu64 "! %s\n", r->number, why);
+    else say(c, "%s! %s\n", r->length > r->prompt ? "\n" : "", why);
+}
+
+/* Tells a request's client that it is finished. */
+static void say_done(struct request *r) {
+    struct client *c = r->client;
+    const uint32_t n = r->length - r->prompt;
+    char text[5];
+    uint32_t i;
+    if (c->counted) {
+        say(c, "%" PRIu64 ": ", r->number);
+        for (i = r->prompt; i < r->length; i++) client_say(c, text, escaped(r->text[i], text));
+        client_say(c, "\n", 1);
+        return;
+    }
+    say(c, "%s\n= tokens %" PRIu32 ", prompt %" PRIu32 ", waited %.1f ms, first token %.1f ms", n > 0 ? "" : ": ", n,
+        r->prompt, (r->began - r->arrived) * 1e3, (r->first - r->arrived) * 1e3);
+    if (r->gaps > 0) {
+        qsort(r->gap, r->gaps, sizeof r->gap[0], by_size);
+        say(c, ", between tokens p50 %.1f us p99 %.1f us", r->gap[r->gaps / 2] * 1e6,
+            but_one_in(r->gap, r->gaps, 100) * 1e6);
+    }
+    say(c, ", %.2f mJ, %s\n", r->joules * 1e3, r->over == 1 ? "text ended" : "all tokens");
 }
 
 #endif

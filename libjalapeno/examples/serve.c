@@ -60,54 +60,6 @@ static void on_signal(int which) {
     else asked_to_stop = 1;
 }
 
-/* ---- Replies -------------------------------------------------------------------------------- */
-
-static void say(struct client *c, const char *format, ...) {
-    char text[512];
-    va_list list;
-    int n;
-    va_start(list, format);
-    n = vsnprintf(text, sizeof text, format, list);
-    va_end(list);
-    client_say(c, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
-}
-
-/* One more byte, to a client that reads along. */
-static void say_byte(struct request *r) {
-    char text[5];
-    if (r->client == NULL || r->client->counted) return;
-    if (r->length == r->prompt + 1) client_say(r->client, ": ", 2);
-    client_say(r->client, text, escaped(r->text[r->length - 1], text));
-}
-
-/* Tells a request's client that it will not be finished, and why. */
-static void say_no(struct client *c, const struct request *r, const char *why) {
-    if (c->counted) say(c, "%" PRIu64 "! %s\n", r->number, why);
-    else say(c, "%s! %s\n", r->length > r->prompt ? "\n" : "", why);
-}
-
-/* Tells a request's client that it is finished. */
-static void say_done(struct request *r) {
-    struct client *c = r->client;
-    const uint32_t n = r->length - r->prompt;
-    char text[5];
-    uint32_t i;
-    if (c->counted) {
-        say(c, "%" PRIu64 ": ", r->number);
-        for (i = r->prompt; i < r->length; i++) client_say(c, text, escaped(r->text[i], text));
-        client_say(c, "\n", 1);
-        return;
-    }
-    say(c, "%s\n= tokens %" PRIu32 ", prompt %" PRIu32 ", waited %.1f ms, first token %.1f ms", n > 0 ? "" : ": ", n,
-        r->prompt, (r->began - r->arrived) * 1e3, (r->first - r->arrived) * 1e3);
-    if (r->gaps > 0) {
-        qsort(r->gap, r->gaps, sizeof r->gap[0], by_size);
-        say(c, ", between tokens p50 %.1f us p99 %.1f us", r->gap[r->gaps / 2] * 1e6,
-            but_one_in(r->gap, r->gaps, 100) * 1e6);
-    }
-    say(c, ", %.2f mJ, %s\n", r->joules * 1e3, r->over == 1 ? "text ended" : "all tokens");
-}
-
 /* Lets a client go; its requests, if any, leave at the next step. */
 static void let_go(struct server *s, struct client *c) {
     struct request *r;
@@ -322,8 +274,11 @@ static void figures(struct server *s) {
     static double sorted[SAMPLES];
     uint32_t n = s->samples < SAMPLES ? (uint32_t)s->samples : SAMPLES;
     double busy = s->busy;
-    fprintf(stderr, "requests  %" PRIu64 " done, %" PRIu64 " refused, %" PRIu64 " cut off, %" PRIu32 " active\n",
-            s->done, s->refused, s->cut, s->count);
+    const struct request *r;
+    uint32_t waiting = 0;
+    for (r = s->waiting; r != NULL; r = r->next) waiting++;
+    fprintf(stderr, "requests  %" PRIu64 " done, %" PRIu64 " refused, %" PRIu64 " cut off, %" PRIu32 " active, %" PRIu32
+            " waiting\n", s->done, s->refused, s->cut, s->count, waiting);
     if (s->drawn == 0) return;
     if (s->running) busy += now() - s->busy_since;
     fprintf(stderr, "tokens    %" PRIu64 " drawn, %" PRIu64 " of prompts read; %.1f tokens/s in %.2f s of work\n",
