@@ -9,6 +9,7 @@ mod devices;
 mod exit;
 mod output;
 mod packaged;
+mod signals;
 
 fn main() -> ExitCode {
     let cli = match command::Cli::try_parse() {

@@ -9,16 +9,15 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::Args;
-use nix::sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet, Signal};
+use nix::sys::signal::{self, Signal};
 use nix::unistd::{Pid, mkdtemp};
 
 use crate::exit::{Exit, Problem};
-use crate::output;
+use crate::{output, signals};
 
 /// Longest that an emulator may take to serve.
 const START_TIME: Duration = Duration::from_secs(10);
@@ -43,13 +42,6 @@ pub struct Arguments {
     command: Vec<OsString>,
 }
 
-/// The signal that asked us to end; 0: none yet.
-static ASKED: AtomicI32 = AtomicI32::new(0);
-
-extern "C" fn note(signal: i32) {
-    ASKED.store(signal, Ordering::Relaxed);
-}
-
 /// The devices, and the private folder of their sockets. Dropped: they end, and it goes.
 struct Farm {
     folder: PathBuf,
@@ -69,7 +61,7 @@ impl Drop for Farm {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<Exit, Problem> {
-    listen()?;
+    signals::listen()?;
     let farm = start(arguments)?;
     let names: Vec<String> = farm
         .emulators
@@ -103,21 +95,6 @@ fn finish(status: ExitStatus) -> ! {
         .or_else(|| status.signal().map(|signal| 128 + signal))
         .unwrap_or(1);
     std::process::exit(code)
-}
-
-/// From now on signals are noted, and waits end.
-fn listen() -> Result<(), Problem> {
-    let action = SigAction::new(
-        SigHandler::Handler(note),
-        SaFlags::empty(), // waits are to be interrupted
-        SigSet::empty(),
-    );
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        // SAFETY: the handler stores one atomic, which is async-signal-safe.
-        unsafe { signal::sigaction(signal, &action) }
-            .map_err(|error| Problem::failure(format!("catch {signal}: {error}"), "report this"))?;
-    }
-    Ok(())
 }
 
 fn start(arguments: &Arguments) -> Result<Farm, Problem> {
@@ -238,7 +215,7 @@ fn private_folder() -> Result<PathBuf, Problem> {
 /// Serves until a signal, or until a device ends by itself.
 fn serve(mut farm: Farm) -> Result<Exit, Problem> {
     loop {
-        if ASKED.load(Ordering::Relaxed) != 0 {
+        if signals::asked() != 0 {
             return Ok(Exit::Ok);
         }
         for (emulator, socket) in &mut farm.emulators {
@@ -258,7 +235,7 @@ fn wait(mut child: Child) -> Result<ExitStatus, Problem> {
     let pid = i32::try_from(child.id()).map(Pid::from_raw);
     let mut passed = 0;
     loop {
-        let asked = ASKED.load(Ordering::Relaxed);
+        let asked = signals::asked();
         if asked != passed {
             passed = asked;
             // A terminal has sent Ctrl-C to the command already; twice does no harm.
