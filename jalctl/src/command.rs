@@ -19,6 +19,7 @@ mod ps;
 mod regs;
 mod reset;
 mod setup;
+mod top;
 mod topo;
 mod trace;
 
@@ -62,6 +63,7 @@ enum Command {
     Info(info::Arguments),
     Topo(topo::Arguments),
     Ps(ps::Arguments),
+    Top(top::Arguments),
     Health(health::Arguments),
     Doctor(doctor::Arguments),
     Events(events::Arguments),
@@ -91,6 +93,7 @@ impl Cli {
             Command::Info(arguments) => info::run(&arguments),
             Command::Topo(arguments) => topo::run(&arguments),
             Command::Ps(arguments) => ps::run(&arguments),
+            Command::Top(arguments) => top::run(&arguments),
             Command::Bind(arguments) => bind::bind(&arguments),
             Command::Unbind(arguments) => bind::unbind(&arguments),
             Command::Health(arguments) => health::run(&arguments),

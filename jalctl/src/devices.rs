@@ -31,14 +31,27 @@ pub fn chosen(names: &[String]) -> Result<Vec<String>, Problem> {
     names.iter().map(|name| resolve(name, &found)).collect()
 }
 
+/// A device that was chosen, with what the list tells of it.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// What opens it.
+    pub name: String,
+    /// Its UUID, where it told it.
+    pub uuid: Option<String>,
+    /// Its place in `jalctl list`; none: it is not in sight.
+    pub index: Option<usize>,
+}
+
 /// As [`chosen`], with the UUIDs of those that told theirs.
 pub fn chosen_with_uuids(names: &[String]) -> Result<Vec<(String, Option<String>)>, Problem> {
+    let chosen = chosen_in_full(names)?.into_iter();
+    Ok(chosen.map(|chosen| (chosen.name, chosen.uuid)).collect())
+}
+
+/// As [`chosen`], with UUIDs and places.
+pub fn chosen_in_full(names: &[String]) -> Result<Vec<Chosen>, Problem> {
     let found = discover::list();
-    let uuid = |name: &str| {
-        let of = found.iter().find(|device| device.name == name)?.uuid?;
-        Some(of.to_string())
-    };
-    let chosen: Vec<String> = match names {
+    let names: Vec<String> = match names {
         [] if found.is_empty() => return Err(none()),
         [] => found.iter().map(|device| device.name.clone()).collect(),
         names => names
@@ -46,11 +59,16 @@ pub fn chosen_with_uuids(names: &[String]) -> Result<Vec<(String, Option<String>
             .map(|name| resolve(name, &found))
             .collect::<Result<_, _>>()?,
     };
-    let with = |name: String| {
-        let uuid = uuid(&name);
-        (name, uuid)
+    let chosen = |name: String| {
+        let index = found.iter().position(|device| device.name == name);
+        let uuid = index.and_then(|index| found.get(index)?.uuid);
+        Chosen {
+            name,
+            uuid: uuid.map(|uuid| uuid.to_string()),
+            index,
+        }
     };
-    Ok(chosen.into_iter().map(with).collect())
+    Ok(names.into_iter().map(chosen).collect())
 }
 
 /// The devices that were named, or the only one there is: for commands that change something.

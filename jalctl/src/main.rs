@@ -10,6 +10,7 @@ mod exit;
 mod output;
 mod packaged;
 mod signals;
+mod stream;
 
 fn main() -> ExitCode {
     let cli = match command::Cli::try_parse() {

@@ -40,13 +40,22 @@ pub fn devices<T: Report>(
     outcomes: &[Outcome<T>],
     table: impl FnOnce(&[Outcome<T>]) -> String,
 ) -> Result<(), Problem> {
-    let text = match format {
+    print(&text(format, outcomes, table))?;
+    if format == Format::Table {
+        problems(outcomes);
+    }
+    Ok(())
+}
+
+/// The report that [`devices`] prints.
+pub fn text<T: Report>(
+    format: Format,
+    outcomes: &[Outcome<T>],
+    table: impl FnOnce(&[Outcome<T>]) -> String,
+) -> String {
+    match format {
         Format::Table => table(outcomes),
-        Format::Json => {
-            let devices: Vec<Value> = outcomes.iter().map(object).collect();
-            let envelope = json!({"schema_version": SCHEMA_VERSION, "devices": devices});
-            pretty(&envelope) + "\n"
-        }
+        Format::Json => pretty(&envelope(outcomes)) + "\n",
         Format::Jsonl => outcomes
             .iter()
             .map(|outcome| {
@@ -56,16 +65,22 @@ pub fn devices<T: Report>(
             })
             .collect(),
         Format::Csv => csv(&outcomes.iter().map(object).collect::<Vec<_>>()),
-    };
-    print(&text)?;
-    if format == Format::Table {
-        for outcome in outcomes {
-            if let Err(problem) = &outcome.result {
-                problem.print();
-            }
+    }
+}
+
+/// Says on standard error what kept devices from answering.
+pub fn problems<T>(outcomes: &[Outcome<T>]) {
+    for outcome in outcomes {
+        if let Err(problem) = &outcome.result {
+            problem.print();
         }
     }
-    Ok(())
+}
+
+/// A whole report.
+pub fn envelope<T: Report>(outcomes: &[Outcome<T>]) -> Value {
+    let devices: Vec<Value> = outcomes.iter().map(object).collect();
+    json!({"schema_version": SCHEMA_VERSION, "devices": devices})
 }
 
 /// Prints the JSON Schema of a command's report.
@@ -101,7 +116,8 @@ pub fn schema_of<T: Report>() -> Value {
     })
 }
 
-fn object<T: Report>(outcome: &Outcome<T>) -> Value {
+/// A device's part of it.
+pub fn object<T: Report>(outcome: &Outcome<T>) -> Value {
     let (report, problem) = match &outcome.result {
         Ok(report) => (
             serde_json::to_value(report).unwrap_or(Value::Null),
@@ -132,17 +148,22 @@ fn csv(devices: &[Value]) -> String {
             columns.push(key);
         }
     }
-    let line = |cells: Vec<String>| cells.join(",") + "\n";
-    let mut text = line(columns.iter().map(|key| quote(key)).collect());
+    let mut text = line(&columns);
     for row in &rows {
         let cell = |key: &&String| match row.get(*key) {
             None | Some(Value::Null) => String::new(),
-            Some(Value::String(words)) => quote(words),
-            Some(other) => quote(&other.to_string()),
+            Some(Value::String(words)) => words.clone(),
+            Some(other) => other.to_string(),
         };
-        text += &line(columns.iter().map(cell).collect());
+        text += &line(&columns.iter().map(cell).collect::<Vec<_>>());
     }
     text
+}
+
+/// A line of comma-separated values.
+pub fn line(cells: &[impl AsRef<str>]) -> String {
+    let cells: Vec<String> = cells.iter().map(|cell| quote(cell.as_ref())).collect();
+    cells.join(",") + "\n"
 }
 
 fn rows(device: &Value) -> Vec<Map<String, Value>> {
@@ -162,9 +183,11 @@ fn rows(device: &Value) -> Vec<Map<String, Value>> {
     }
 }
 
+/// A list of objects that was found, and its name.
 type Several<'a> = Option<(String, &'a Vec<Value>)>;
 
-fn flatten<'a>(
+/// Nested objects become dotted keys.
+pub fn flatten<'a>(
     prefix: &str,
     value: &'a Value,
     into: &mut Map<String, Value>,
@@ -200,13 +223,19 @@ fn quote(cell: &str) -> String {
 
 /// Writes to standard output. A reader that has seen enough is no error.
 pub fn print(text: &str) -> Result<(), Problem> {
+    give(text).map(|_| ())
+}
+
+/// As [`print`], and says whether somebody still reads.
+pub fn give(text: &str) -> Result<bool, Problem> {
     let mut out = anstream::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Problem::failure(
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Problem::failure(
             format!("write the report: {error}"),
             "look for room on the disk, or another place for the output",
         )),
-        _ => Ok(()),
     }
 }
 

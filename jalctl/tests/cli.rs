@@ -85,11 +85,12 @@ fn transcripts() {
     assert!(files >= 8, "only {files} transcripts");
 }
 
-const REPORTS: [&[&str]; 11] = [
+const REPORTS: [&[&str]; 12] = [
     &["list"],
     &["info"],
     &["topo"],
     &["ps"],
+    &["top", "--count", "1", "--interval", "0.1"],
     &["health"],
     &["events"],
     &["explain"],
