@@ -25,6 +25,11 @@ fn a_card_that_describes_itself_wrongly_is_refused_at_the_door() {
             Code::Protocol,
             "QUEUES.count is 0xffffffff",
         ),
+        (
+            Fault::TimeAbsurd,
+            Code::Protocol,
+            "TIME.ticks_per_second is 0x1",
+        ),
         (Fault::AllOnes, Code::Lost, "all ones"),
     ] {
         let board = board();

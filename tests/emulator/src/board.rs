@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 
-use jalapeno_hw::regs::{BAR0_BYTES, TELEMETRY_BYTES, TELEMETRY_OFFSET};
+use jalapeno_hw::regs::{TELEMETRY_BYTES, TELEMETRY_OFFSET};
 
 use crate::card::{Card, Order};
 use crate::doorbells::Doorbells;
@@ -81,7 +81,14 @@ impl Board {
         let queues = options.queues.clamp(1, crate::identity::QUEUES_MOST);
         let window = crate::hbm::size(options.hbm_bytes).next_power_of_two();
         let shape = Shape {
-            bars: [BAR0_BYTES, 0, Doorbells::size(queues) as u64, 0, window, 0],
+            bars: [
+                options.bar0_bytes,
+                0,
+                Doorbells::size(queues) as u64,
+                0,
+                window,
+                0,
+            ],
             vectors: if options.msix { options.vectors } else { 0 },
             serial: Identity::new(&options).serial,
         };
@@ -219,7 +226,8 @@ fn watch(board: &Board, mut sensors: Sensors) -> io::Result<(Sender<()>, JoinHan
 impl Function for Card {
     fn bars(&self) -> [u64; 6] {
         let window = self.hbm.bytes().next_power_of_two();
-        [BAR0_BYTES, 0, self.doorbells.bytes() as u64, 0, window, 0]
+        let registers = self.options.bar0_bytes;
+        [registers, 0, self.doorbells.bytes() as u64, 0, window, 0]
     }
 
     fn read(&self, bar: u32, offset: u64, into: &mut [u8]) {

@@ -333,6 +333,12 @@ impl Card {
         }
     }
 
+    /// Whether such an order waits.
+    pub fn is_waiting(&self, wanted: impl Fn(&Order) -> bool) -> bool {
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.iter().any(wanted)
+    }
+
     /// The engine has obeyed the order it took last.
     pub fn obeyed(&self) {
         self.obeyed.fetch_add(1, Ordering::Release);

@@ -1,7 +1,7 @@
 //! Misbehaviour on request: every way in which the card can be told to break its specification.
 //!
 //! A fault is armed for the Nth event of its unit from now on (packets started, interrupts due,
-//! registers read, resets begun) and happens once; those marked "from then on" stay until
+//! registers read, resets or scrubs begun) and happens once; those marked "from then on" stay until
 //! [`Injector::calm`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,6 +18,8 @@ pub enum Unit {
     Read,
     /// Resets begun, of every level.
     Reset,
+    /// Scrubs begun.
+    Scrub,
 }
 
 impl Unit {
@@ -29,6 +31,7 @@ impl Unit {
             Self::Interrupt => "interrupt",
             Self::Read => "register read",
             Self::Reset => "reset",
+            Self::Scrub => "scrub",
         }
     }
 }
@@ -155,10 +158,16 @@ faults! {
     QueuesZero "queues-zero" "D49" Read;
     /// The QUEUES capability says 4 billion queues of 2^63 packets, from then on.
     QueuesAbsurd "queues-absurd" "D49" Read;
+    /// The TIME capability says one tick a second, from then on.
+    TimeAbsurd "time-absurd" "D49" Read;
     /// The reset ends with phase FAILED, having done nothing.
     ResetFails "reset-fails" "D53" Reset;
     /// The reset takes three times its time.
     ResetOverruns "reset-overruns" "D53" Reset;
+    /// The scrub ends with phase FAILED, in its time; HBM keeps its content.
+    ScrubFails "scrub-fails" "D53" Scrub;
+    /// The scrub does not end, until the device is reset; HBM keeps its content.
+    ScrubOverruns "scrub-overruns" "D53" Scrub;
     /// The link trains down: a record in the log.
     LinkDegraded "link-degraded" "D56" Packet;
     /// A bit of the packet's result is wrong.
@@ -212,8 +221,8 @@ impl std::str::FromStr for Order {
 #[derive(Debug, Default)]
 pub struct Injector {
     armed: Mutex<Vec<Order>>,
-    any: [AtomicBool; 4],
-    counts: [AtomicU64; 4],
+    any: [AtomicBool; 5],
+    counts: [AtomicU64; 5],
     active: AtomicU64,
 }
 

@@ -13,9 +13,10 @@ use jalapeno_hw::limits::{
 use jalapeno_hw::pci::{HBM_BYTES, HBM_STACKS};
 use jalapeno_hw::profile::{PROFILE_LEASE_MS, PROFILE_RECORD_BYTES};
 use jalapeno_hw::regs::{
-    CAPS_BYTES, FAULT_LOG_OFFSET, FAULT_LOG_RECORDS, PROFILE_OFFSET, PROFILE_RECORDS,
+    BAR0_BYTES, CAPS_BYTES, FAULT_LOG_OFFSET, FAULT_LOG_RECORDS, PROFILE_OFFSET, PROFILE_RECORDS,
     TELEMETRY_BYTES, TELEMETRY_OFFSET,
 };
+use std::time::Duration;
 use zerocopy::IntoBytes;
 
 /// Ticks of device time a second: a tick is a nanosecond.
@@ -24,7 +25,7 @@ pub const TICKS_PER_SECOND: u64 = 1_000_000_000;
 pub const DOORBELL_STRIDE: u32 = 4096;
 /// Greatest log2 of an error ring's records.
 pub const ERRORS_LOG2_MAX: u8 = 8;
-/// Longest a scrub takes, in microseconds.
+/// Longest a scrub takes that takes no time, in microseconds.
 pub const SCRUB_US: u32 = 30_000_000;
 /// Most queues this card can have: one bit each in a word.
 pub const QUEUES_MOST: u32 = 64;
@@ -46,6 +47,10 @@ pub struct Options {
     pub vectors: u16,
     /// Whether config space offers them, by MSI-X.
     pub msix: bool,
+    /// Bytes of BAR0, a power of two; all but the specification's are wrong.
+    pub bar0_bytes: u64,
+    /// How long a scrub takes. The card says twice as much, or 30 s where it takes none.
+    pub scrub: Duration,
     /// Threads that compute; 0: as many as the host has processors.
     pub threads: usize,
     /// Faults armed from the start.
@@ -62,6 +67,8 @@ impl Default for Options {
             queues: QUEUES_MOST,
             vectors: 65,
             msix: true,
+            bar0_bytes: BAR0_BYTES,
+            scrub: Duration::ZERO,
             threads: 0,
             faults: Vec::new(),
         }
@@ -150,7 +157,10 @@ pub fn capabilities(options: &Options, hbm_bytes: u64) -> Vec<u8> {
             reset_device_us: micros(RESET_DEVICE_TIME),
             heartbeat_us: micros(HEARTBEAT_PERIOD),
             quiesce_us: micros(QUIESCE_TIME),
-            scrub_us: SCRUB_US,
+            scrub_us: match options.scrub {
+                Duration::ZERO => SCRUB_US,
+                takes => micros(2 * takes),
+            },
             boot_us: micros(BOOT_TIME),
         }
         .as_bytes(),
@@ -225,7 +235,7 @@ fn header<T>(id: CapId, flags: u16) -> CapHeader {
     }
 }
 
-fn micros(time: std::time::Duration) -> u32 {
+fn micros(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use jalapeno_emulator::board::Board;
@@ -39,6 +40,13 @@ struct Arguments {
     /// Offer no MSI-X capability: hosts poll. QEMU 11.1 aborts when a card with MSI-X is unplugged.
     #[arg(long)]
     no_msix: bool,
+    /// Bytes of BAR0, a power of two, instead of the specification's 256K: a card to be refused.
+    #[arg(long, value_parser = bar, default_value = "256K")]
+    bar0: u64,
+    /// How long a scrub of HBM takes; the card says that it takes at most twice that.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(..=60_000))]
+    scrub_ms: u64,
     /// Threads that compute; 0: one a processor.
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -101,6 +109,8 @@ fn serve(arguments: Arguments) -> Result<(), String> {
         uuid: arguments.uuid,
         queues: arguments.queues,
         msix: !arguments.no_msix,
+        bar0_bytes: arguments.bar0,
+        scrub: Duration::from_millis(arguments.scrub_ms),
         threads: arguments.threads,
         faults: arguments.fault,
         ..defaults
@@ -171,6 +181,13 @@ fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+fn bar(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes.is_power_of_two() && (4096..=256 << 10).contains(&bytes) => Ok(bytes),
+        _ => Err("a power of two from 4K to 256K".into()),
+    }
+}
+
 fn uuid(text: &str) -> Result<[u8; 16], String> {
     let digits: String = text.chars().filter(|letter| *letter != '-').collect();
     if digits.len() != 32 || !digits.is_ascii() {
@@ -223,6 +240,14 @@ mod tests {
         assert_eq!(size("2GiB"), Ok(2 << 30));
         for bad in ["", "M", "1X", "-1", "0", "99999999999G", "1 G"] {
             assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_bar_is_a_power_of_two_and_not_longer_than_specified() {
+        assert_eq!((bar("4K"), bar("256K")), (Ok(4096), Ok(256 << 10)));
+        for bad in ["2K", "5K", "512K", "x"] {
+            assert!(bar(bad).is_err(), "{bad}");
         }
     }
 

@@ -16,8 +16,10 @@ const EXPRESS: usize = 0x60;
 const MSIX_POINTER: u16 = 0x50 << 8;
 const EXPRESS_POINTER: u16 = 0x60 << 8;
 const SERIAL_POINTER: u32 = 0x150 << 20;
+const REBAR_POINTER: u32 = 0x160 << 20;
 const AER: usize = 0x100;
 const SERIAL: usize = 0x150;
+const REBAR: usize = 0x160;
 
 const COMMAND_BUS_MASTER: u16 = 1 << 2;
 const DEVICE_CONTROL: usize = EXPRESS + 8;
@@ -166,9 +168,14 @@ impl Config {
         }
         self.put32(AER + 20, 0x0000_2000); // advisory errors masked
         self.put32(AER + 24, 0x0000_00A0);
-        self.put32(SERIAL, 0x0003 | 1 << 16);
+        self.put32(SERIAL, 0x0003 | 1 << 16 | REBAR_POINTER);
         let serial = self.shape.serial.to_le_bytes();
         self.bytes[SERIAL + 4..SERIAL + 12].copy_from_slice(&serial);
+        // BAR4 alone, of one size, in powers of two from 1 MiB: the window is all of HBM.
+        let size = self.shape.bars[4].max(1 << 20).ilog2() - 20;
+        self.put32(REBAR, 0x0015 | 1 << 16);
+        self.put32(REBAR + 4, 1u32.checked_shl(4 + size).unwrap_or(0));
+        self.put32(REBAR + 8, 4 | 1 << 5 | size << 8);
     }
 
     /// Reads; beyond the end there is nothing.
@@ -283,7 +290,21 @@ mod tests {
             ids.push(word(&config, at) & 0xFFFF);
             at = (word(&config, at) >> 20) as usize;
         }
-        assert_eq!(ids, [0x0001, 0x0003], "AER, serial number");
+        assert_eq!(
+            ids,
+            [0x0001, 0x0003, 0x0015],
+            "AER, serial number, resizable BAR"
+        );
+    }
+
+    #[test]
+    fn the_window_has_one_size_and_says_which() {
+        let mut config = config();
+        // 256 MiB are 2^8 MiB: bit 4 + 8, and an 8 in bits 8 to 13 beside BAR 4 of 1.
+        assert_eq!(word(&config, 0x164), 1 << 12);
+        assert_eq!(word(&config, 0x168), 0x0824);
+        assert_eq!(config.write(0x168, &[0x24, 7, 0, 0]), Some(Effect::None));
+        assert_eq!(word(&config, 0x168), 0x0824, "no other is taken");
     }
 
     #[test]

@@ -51,6 +51,9 @@ impl Session {
         }
         let function = &self.shared.function;
         let (file, area) = match ask.index {
+            0 if function.page_area().0 + function.page_area().1 > bytes => {
+                return Ok(Answer::of(&info)); // a BAR too short for the page
+            }
             0 => (self.page.file(), function.page_area()),
             bar => match function.backing(bar) {
                 Some(backing) => {

@@ -17,6 +17,9 @@ use jalapeno_hw::regs::{
 use crate::card::{Card, Order};
 use crate::faults::{Fault, Unit};
 
+/// Where the TIME record, which follows QUEUES, MEMORY and IOVA, says ticks_per_second.
+const TICKS: u32 = 0x68 + 8;
+
 /// Where the capability records' page ends.
 const CAPS_END: u32 = CAPS_OFFSET + CAPS_BYTES;
 
@@ -185,7 +188,10 @@ impl Card {
             .and_then(|rest| rest.first_chunk())
             .map_or(0, |bytes| u32::from_le_bytes(*bytes));
         // The first record is QUEUES, 32 bytes long; the second begins at 0x20.
+        let absurd = self.injector.is_active(Fault::TimeAbsurd);
         match offset {
+            TICKS if absurd => 1,
+            offset if absurd && offset == TICKS + 4 => 0,
             0x24 if self.injector.is_active(Fault::CapsLoop) => word & 0xFFFF_0000,
             0x24 if self.injector.is_active(Fault::CapsRunOff) => word & 0xFFFF_0000 | 0xFFF8,
             0x08 if self.injector.is_active(Fault::QueuesZero) => 0,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jalapeno_hw::faults::FaultCode;
 use jalapeno_hw::limits::{RESET_DEVICE_TIME, RESET_QUEUE_TIME};
@@ -57,15 +57,51 @@ impl Engine {
     }
 
     fn scrub(&mut self) {
-        let card = &self.card;
+        let card = Arc::clone(&self.card);
+        let fault = card.injector.due(Unit::Scrub);
+        if let Some(fault) = fault {
+            card.injector.finish(fault);
+        }
         let allowed = self.quiesced || !self.any_queue(|_| true);
-        let phase = if allowed && card.hbm.scrub().is_ok() {
+        let takes = match fault {
+            Some(Fault::ScrubOverruns) => None,
+            _ => Some(card.options.scrub),
+        };
+        if allowed && !self.sit_through(takes) {
+            return; // the reset that ended it says so
+        }
+        let fails = fault == Some(Fault::ScrubFails);
+        let phase = if allowed && !fails && card.hbm.scrub().is_ok() {
             card.scrub_count.fetch_add(1, Ordering::Relaxed);
             ScrubPhase::Done
         } else {
             ScrubPhase::Failed
         };
         card.scrub_phase.store(phase.code(), Ordering::Release);
+    }
+
+    /// Sits through a scrub that takes so long, `None` for ever; false when a reset ends it before.
+    fn sit_through(&mut self, time: Option<Duration>) -> bool {
+        let card = Arc::clone(&self.card);
+        let begun = Instant::now();
+        let ends = |order: &Order| {
+            use ResetLevel::{Device, Function};
+            matches!(order, Order::Stop | Order::Reset(Device | Function, _))
+        };
+        while time.is_none_or(|time| begun.elapsed() < time) {
+            if card.is_waiting(ends) {
+                return false;
+            }
+            // What lifts a quiesce waits for the end; the rest is obeyed, or refused, meanwhile.
+            while let Some(order) =
+                card.take_order_if(|order| !ends(order) && !matches!(order, Order::Quiesce(false)))
+            {
+                self.obey(order);
+                card.obeyed();
+            }
+            self.sleep(Duration::from_millis(1));
+        }
+        true
     }
 
     fn reset(&mut self, level: ResetLevel, queue: u16) {

@@ -188,6 +188,9 @@ fn d40_d45_d48_d49_registers_say_what_cannot_be() {
         (read("queues-zero", 0x1008), read("queues-absurd", 0x1008)),
         (0, u32::MAX)
     );
+    // TIME is the record at 0x1068.
+    let ticks = |offset| read("time-absurd", 0x1068 + offset);
+    assert_eq!((ticks(0) & 0xFFFF, ticks(8), ticks(12)), (4, 1, 0));
 }
 
 #[test]

@@ -2,9 +2,11 @@
 
 mod bench_top;
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bench_top::{Bench, DATA, HBM, HOST, MIB, STOPPED, copy, fill, nop, packet};
+use jalapeno_emulator::identity::Options;
 use jalapeno_stopwatch::calmly;
 
 /// An argument of WAIT.
@@ -199,7 +201,7 @@ fn a_queue_reset_cancels_a_wait_that_would_never_end() {
 fn an_idle_queue_that_was_reset_runs_again_from_its_next_packet() {
     let bench = Bench::new();
     let mut zero = bench.queue_zero(2);
-    assert_eq!(done(&bench, 1), 2);
+    assert_eq!(done(&bench, 3), 2);
     bench.wait(&zero, STOPPED);
     bench.submit(&mut zero, nop());
     bench.resume(&zero, 2);
@@ -300,6 +302,59 @@ fn a_scrub_needs_quiet_and_is_counted() {
     bench.until("gone", || bench.read(0x120) == 0);
     assert_eq!((scrub(), bench.read64(0x0A8)), (2, 1));
     assert_eq!(bench.card.hbm.used(), 0);
+}
+
+/// A card whose scrub takes 40 ms.
+fn slow() -> Bench {
+    Bench::with(Options {
+        hbm_bytes: 1 << 30,
+        scrub: Duration::from_millis(40),
+        ..Options::default()
+    })
+}
+
+#[test]
+fn a_scrub_takes_its_time_and_no_queue_is_made_meanwhile() {
+    let bench = slow();
+    // The record of TIME is at 0x68 of the page, and scrub_us at 0x20 of the record.
+    assert_eq!(bench.read(0x1000 + 0x68 + 0x20), 80_000);
+    let begun = Instant::now();
+    bench.write(0x0A0, 1);
+    assert_eq!((bench.read(0x0A4), bench.read64(0x0A8)), (1, 0), "it runs");
+    bench.write(0x118, 6);
+    bench.write(0x11C, 1);
+    bench.until("the queue is answered", || bench.read(0x120) & 0xF != 0);
+    assert_eq!(bench.read(0x120) & 0xF, 3, "it is refused");
+    bench.until("the scrub ends", || bench.read(0x0A4) != 1);
+    assert!(begun.elapsed() >= Duration::from_millis(40));
+    assert_eq!((bench.read(0x0A4), bench.read64(0x0A8)), (2, 1));
+}
+
+#[test]
+fn a_scrub_that_fails_or_never_ends_leaves_hbm_as_it_was() {
+    let bench = slow();
+    let old = bench.card.hbm.span(0, 8);
+    old.store(0, 9, Ordering::Relaxed);
+    for fault in ["scrub-fails@1", "scrub-overruns@2"] {
+        bench.card.injector.arm(fault.parse().unwrap());
+    }
+    bench.write(0x0A0, 1);
+    bench.until("it fails", || bench.read(0x0A4) == 3);
+    bench.write(0x0A0, 1);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(bench.read(0x0A4), 1, "five times its time");
+    // A reset of the engines leaves it alone, one of the device ends it.
+    assert_eq!(done(&bench, 3), 2);
+    assert_eq!(bench.read(0x0A4), 1);
+    assert_eq!(done(&bench, 4), 2);
+    assert_eq!((bench.read(0x0A4), bench.read64(0x0A8)), (0, 0));
+    assert_eq!(old.load(0, Ordering::Relaxed), 9);
+    bench.write(0x0A0, 1);
+    bench.until("it is scrubbed", || bench.read(0x0A4) == 2);
+    assert_eq!(
+        (old.load(0, Ordering::Relaxed), bench.read64(0x0A8)),
+        (0, 1)
+    );
 }
 
 #[test]

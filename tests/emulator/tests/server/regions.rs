@@ -3,6 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
+use jalapeno_emulator::board::Board;
+use jalapeno_emulator::identity::Options;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 
 use crate::peer::*;
@@ -37,6 +39,22 @@ fn info(peer: &mut Peer, argsz: u32, index: u32) -> Info {
         rest: reply.body[32..].to_vec(),
         files: reply.fds,
     }
+}
+
+#[test]
+fn a_bar_that_is_too_short_ends_where_it_says() {
+    let board = Board::start(Options {
+        hbm_bytes: 64 << 20,
+        bar0_bytes: 4096,
+        ..Options::default()
+    })
+    .unwrap();
+    let mut owner = Peer::owner(board.path());
+    let bar = info(&mut owner, 32, 0);
+    assert_eq!((bar.bytes, bar.flags), (4096, READ | WRITE));
+    assert!(bar.files.is_empty(), "no telemetry page to map");
+    let beyond = owner.ask(REGION_READ, &access(0, 4096, 4));
+    assert_eq!(beyond.errno(), 22, "EINVAL");
 }
 
 #[test]
