@@ -11,19 +11,23 @@ struct jal_sensor {
 	int channel;
 	u16 field;
 	u32 scale;	/* hwmon units a unit of the page */
+	u32 label;	/* the attribute that names it */
 };
 
 #define STACK(channel) { hwmon_temp, hwmon_temp_input, (channel), \
-			 JALAPENO_HW_TELEMETRY_FIELD_HBM_TEMPERATURE, 1 }
+			 JALAPENO_HW_TELEMETRY_FIELD_HBM_TEMPERATURE, 1, hwmon_temp_label }
 
 static const struct jal_sensor jal_sensors[] = {
-	{ hwmon_temp, hwmon_temp_input, 0, JALAPENO_HW_TELEMETRY_FIELD_DIE_TEMPERATURE, 1 },
+	{ hwmon_temp, hwmon_temp_input, 0, JALAPENO_HW_TELEMETRY_FIELD_DIE_TEMPERATURE, 1,
+	  hwmon_temp_label },
 	{ hwmon_temp, hwmon_temp_max, 0, JALAPENO_HW_TELEMETRY_FIELD_THROTTLE_TEMPERATURE, 1 },
 	{ hwmon_temp, hwmon_temp_crit, 0, JALAPENO_HW_TELEMETRY_FIELD_SHUTDOWN_TEMPERATURE, 1 },
 	STACK(1), STACK(2), STACK(3), STACK(4), STACK(5), STACK(6),
-	{ hwmon_power, hwmon_power_input, 0, JALAPENO_HW_TELEMETRY_FIELD_POWER, 1000 },
+	{ hwmon_power, hwmon_power_input, 0, JALAPENO_HW_TELEMETRY_FIELD_POWER, 1000,
+	  hwmon_power_label },
 	{ hwmon_power, hwmon_power_cap, 0, JALAPENO_HW_TELEMETRY_FIELD_POWER_LIMIT, 1000 },
-	{ hwmon_energy, hwmon_energy_input, 0, JALAPENO_HW_TELEMETRY_FIELD_ENERGY, 1 },
+	{ hwmon_energy, hwmon_energy_input, 0, JALAPENO_HW_TELEMETRY_FIELD_ENERGY, 1,
+	  hwmon_energy_label },
 };
 
 static const char *const jal_temperatures[] = {
@@ -36,31 +40,18 @@ static const struct jal_sensor *jal_sensor_of(enum hwmon_sensor_types type, u32 
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(jal_sensors); i++)
-		if (jal_sensors[i].type == type && jal_sensors[i].attribute == attribute &&
-		    jal_sensors[i].channel == channel)
+		if (jal_sensors[i].type == type && jal_sensors[i].channel == channel &&
+		    (jal_sensors[i].attribute == attribute || jal_sensors[i].label == attribute))
 			return &jal_sensors[i];
 	return NULL;
-}
-
-static int jal_measure_sensor(struct jal_device *jal, const struct jal_sensor *sensor, u64 *raw)
-{
-	return jal_measure(jal, sensor->field, sensor->channel ? sensor->channel - 1 : 0, raw);
 }
 
 static umode_t jal_is_visible(const void *data, enum hwmon_sensor_types type, u32 attribute,
 			      int channel)
 {
+	const struct jal_sensor *sensor = jal_sensor_of(type, attribute, channel);
 	const struct jal_device *jal = data;
-	const struct jal_sensor *sensor;
 
-	/* A label goes with its input. */
-	if (type == hwmon_temp && attribute == hwmon_temp_label)
-		attribute = hwmon_temp_input;
-	else if (type == hwmon_power && attribute == hwmon_power_label)
-		attribute = hwmon_power_input;
-	else if (type == hwmon_energy && attribute == hwmon_energy_label)
-		attribute = hwmon_energy_input;
-	sensor = jal_sensor_of(type, attribute, channel);
 	return sensor && test_bit(sensor - jal_sensors, &jal->sensors) ? 0444 : 0;
 }
 
@@ -73,10 +64,14 @@ static int jal_read(struct device *dev, enum hwmon_sensor_types type, u32 attrib
 
 	if (!sensor)
 		return -EOPNOTSUPP;
-	ret = jal_measure_sensor(dev_get_drvdata(dev), sensor, &raw);
+	ret = jal_measure(dev_get_drvdata(dev), sensor->field, max(channel, 1) - 1, &raw);
 	if (ret)
 		return ret;
-	*value = (long)(raw * sensor->scale);
+	/* No sensor means what lies outside: absolute zero and 1000 degrees; what fits. */
+	if (type == hwmon_temp ? (s64)raw < -273150 || (s64)raw > 1000000 :
+				 raw > LONG_MAX / sensor->scale)
+		return -ENODATA;
+	*value = (long)raw * sensor->scale;
 	return 0;
 }
 
@@ -111,13 +106,14 @@ static const struct hwmon_chip_info jal_chip = {
 
 int jal_hwmon_register(struct jal_device *jal)
 {
-	u64 value;
-	int i;
+	const struct jal_sensor *sensor;
+	u64 raw;
 
 	/* A sensor that has no data just now is there; one the card does not know is not. */
-	for (i = 0; i < ARRAY_SIZE(jal_sensors); i++)
-		if (jal_measure_sensor(jal, &jal_sensors[i], &value) != -EOPNOTSUPP)
-			set_bit(i, &jal->sensors);
+	for (sensor = jal_sensors; sensor < jal_sensors + ARRAY_SIZE(jal_sensors); sensor++)
+		if (jal_measure(jal, sensor->field, max(sensor->channel, 1) - 1, &raw) !=
+		    -EOPNOTSUPP)
+			set_bit(sensor - jal_sensors, &jal->sensors);
 	jal->hwmon = hwmon_device_register_with_info(&jal->core.pdev->dev, "jalapeno", jal,
 						     &jal_chip, NULL);
 	return PTR_ERR_OR_ZERO(jal->hwmon);

@@ -1,11 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * A vfio-pci variant driver for the Jalapeno accelerator.
- *
- * Everything ordinary is left to vfio_pci_core. What is here a kernel alone
- * can give: sensors while a runtime owns the card, HBM scrubbed between
- * owners, and the first failure kept.
- */
+/* A vfio-pci variant driver for the Jalapeno accelerator: what is here a kernel alone can give. */
 #include <linux/hwmon.h>
 #include <linux/module.h>
 #include <linux/pm_runtime.h>
@@ -30,9 +24,9 @@ static int jal_open_device(struct vfio_device *vdev)
 	ret = jal_scrub_take(jal);
 	if (ret)
 		return ret;
-	jal->opening = true;
+	WRITE_ONCE(jal->opener, current);
 	ret = vfio_pci_core_enable(&jal->core);
-	jal->opening = false;
+	WRITE_ONCE(jal->opener, NULL);
 	if (ret) {
 		WRITE_ONCE(jal->hbm, JAL_HBM_CLEAN); /* nobody touched it */
 		return ret;
@@ -72,10 +66,7 @@ static const struct vfio_device_ops jal_vfio_ops = {
 	JAL_REGION_OPS
 };
 
-/*
- * The core's memory_lock is held here after VFIO_DEVICE_RESET and free after an
- * open or a reset by sysfs, so it is never taken on this path.
- */
+/* The core's memory_lock may be held here (VFIO_DEVICE_RESET), so it is never taken. */
 static void jal_reset_prepare(struct pci_dev *pdev)
 {
 	struct jal_device *jal = pci_get_drvdata(pdev);
@@ -88,9 +79,8 @@ static void jal_reset_done(struct pci_dev *pdev)
 {
 	struct jal_device *jal = pci_get_drvdata(pdev);
 
-	jal_shut(jal, JAL_SHUT_ERROR, false);
 	jal_shut(jal, JAL_SHUT_RESET, false);
-	if (!jal->opening)
+	if (READ_ONCE(jal->opener) != current)
 		jal_announce(jal, "reset");
 	jal_scrub_retry(jal);
 }
@@ -99,13 +89,26 @@ static pci_ers_result_t jal_error_detected(struct pci_dev *pdev,
 					   pci_channel_state_t state)
 {
 	struct jal_device *jal = pci_get_drvdata(pdev);
+	pci_ers_result_t result;
 
 	if (state == pci_channel_io_normal)
 		jal_record(jal, "aer");
 	else
 		jal_shut(jal, JAL_SHUT_ERROR, true);
 	jal_announce(jal, "aer");
-	return vfio_pci_core_aer_err_detected(pdev, state);
+	result = vfio_pci_core_aer_err_detected(pdev, state);
+	return state == pci_channel_io_frozen ? PCI_ERS_RESULT_NEED_RESET : result;
+}
+
+/* The link was reset, and config space is as after power-on: no BARs, no memory decoding. */
+static pci_ers_result_t jal_slot_reset(struct pci_dev *pdev)
+{
+	struct jal_device *jal = pci_get_drvdata(pdev);
+
+	if (pci_load_saved_state(pdev, jal->saved))
+		return PCI_ERS_RESULT_DISCONNECT;
+	pci_restore_state(pdev);
+	return PCI_ERS_RESULT_RECOVERED;
 }
 
 static void jal_resume(struct pci_dev *pdev)
@@ -121,6 +124,7 @@ static void jal_resume(struct pci_dev *pdev)
 
 static const struct pci_error_handlers jal_error_handlers = {
 	.error_detected = jal_error_detected,
+	.slot_reset = jal_slot_reset,
 	.resume = jal_resume,
 	.reset_prepare = jal_reset_prepare,
 	.reset_done = jal_reset_done,
@@ -128,9 +132,12 @@ static const struct pci_error_handlers jal_error_handlers = {
 
 static int jal_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
+	const struct resource *bar = &pdev->resource[JALAPENO_HW_BAR_REGISTERS];
 	struct jal_device *jal;
 	int ret;
 
+	if (resource_type(bar) != IORESOURCE_MEM || resource_size(bar) < JALAPENO_HW_BAR0_BYTES)
+		return dev_err_probe(&pdev->dev, -ENODEV, "BAR0 is too short: %pR\n", bar);
 	jal = vfio_alloc_device(jal_device, core.vdev, &pdev->dev, &jal_vfio_ops);
 	if (IS_ERR(jal))
 		return PTR_ERR(jal);
@@ -151,22 +158,29 @@ static int jal_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	ret = jal_identify(jal);
 	if (ret)
 		goto unmap;
+	pci_save_state(pdev);
+	jal->saved = pci_store_saved_state(pdev);
+	/* What failed before we came is nobody's first failure. */
+	jal_measure(jal, JALAPENO_HW_TELEMETRY_FIELD_FAULTS, 0, &jal->faults_seen);
+	/* Awake until its sensors are known, and for as long as it is bound unless idle_d3. */
+	pm_runtime_get_noresume(&pdev->dev);
 	ret = vfio_pci_core_register_device(&jal->core);
 	if (ret)
-		goto unmap;
-	if (!idle_d3)
-		pm_runtime_get_sync(&pdev->dev);
+		goto free;
 	ret = jal_hwmon_register(jal);
 	if (ret)
 		goto unregister;
 	/* Whoever had the card before is unknown. */
 	jal_scrub_start(jal);
+	if (idle_d3)
+		pm_runtime_put(&pdev->dev);
 	return 0;
 
 unregister:
-	if (!idle_d3)
-		pm_runtime_put(&pdev->dev);
 	vfio_pci_core_unregister_device(&jal->core);
+free:
+	pm_runtime_put_noidle(&pdev->dev);
+	kfree(jal->saved);
 unmap:
 	pci_iounmap(pdev, jal->bar);
 disable:
@@ -187,6 +201,7 @@ static void jal_remove(struct pci_dev *pdev)
 	if (!idle_d3)
 		pm_runtime_put(&pdev->dev);
 	pci_iounmap(pdev, jal->bar);
+	kfree(jal->saved);
 	pci_disable_device(pdev);
 	vfio_put_device(&jal->core.vdev);
 }

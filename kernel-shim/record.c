@@ -21,10 +21,9 @@ void jal_record(struct jal_device *jal, const char *event)
 {
 	const size_t bytes = JALAPENO_HW_FAULT_LOG_RECORDS * JALAPENO_HW_FAULT_RECORD_BYTES;
 	struct jal_record_header *header;
-	u64 faults;
+	u64 faults, seen = READ_ONCE(jal->faults_seen);
 
-	if (jal_measure(jal, JALAPENO_HW_TELEMETRY_FIELD_FAULTS, 0, &faults) ||
-	    faults == READ_ONCE(jal->faults_seen))
+	if (jal_measure(jal, JALAPENO_HW_TELEMETRY_FIELD_FAULTS, 0, &faults) || faults == seen)
 		return;
 	header = vzalloc(sizeof(*header) + bytes);
 	if (!header)
@@ -35,8 +34,10 @@ void jal_record(struct jal_device *jal, const char *event)
 	}
 	memcpy_fromio(header + 1, jal->bar + JALAPENO_HW_FAULT_LOG_OFFSET, bytes);
 	jal_look_away(jal);
-	WRITE_ONCE(jal->faults_seen, faults);
-
+	if (cmpxchg64(&jal->faults_seen, seen, faults) != seen) {
+		vfree(header); /* somebody else keeps them */
+		return;
+	}
 	memcpy(header->magic, "JALFAULT", sizeof(header->magic));
 	header->version = cpu_to_le32(1);
 	header->record_bytes = cpu_to_le32(JALAPENO_HW_FAULT_RECORD_BYTES);

@@ -52,7 +52,7 @@ static void jal_scrub_work(struct work_struct *work)
 
 	/* A scrub is not a sensor: it may wake the card. */
 	if (pm_runtime_resume_and_get(&pdev->dev) == 0) {
-		for (tries = 0; tries < JAL_SCRUB_TRIES && ret; tries++) {
+		for (tries = 0; tries < JAL_SCRUB_TRIES && ret && ret != -ETIMEDOUT; tries++) {
 			if (tries) /* a queue left by an unknown owner forbids a scrub */
 				jal_quiesce(jal, true);
 			ret = jal_scrub_once(jal);
@@ -62,7 +62,7 @@ static void jal_scrub_work(struct work_struct *work)
 		pm_runtime_put(&pdev->dev);
 	}
 	WRITE_ONCE(jal->hbm, ret ? JAL_HBM_FAILED : JAL_HBM_CLEAN);
-	complete_all(&jal->scrubbed);
+	wake_up_all(&jal->scrubbed);
 	if (ret) {
 		pci_err(pdev, "HBM scrub failed (%d), no open until a reset and a good one\n",
 			ret);
@@ -72,14 +72,13 @@ static void jal_scrub_work(struct work_struct *work)
 
 void jal_scrub_init(struct jal_device *jal)
 {
-	init_completion(&jal->scrubbed);
+	init_waitqueue_head(&jal->scrubbed);
 	INIT_WORK(&jal->scrub, jal_scrub_work);
 }
 
 void jal_scrub_start(struct jal_device *jal)
 {
 	WRITE_ONCE(jal->hbm, JAL_HBM_SCRUBBING);
-	reinit_completion(&jal->scrubbed);
 	queue_work(system_long_wq, &jal->scrub);
 }
 
@@ -87,7 +86,7 @@ void jal_scrub_start(struct jal_device *jal)
 void jal_scrub_retry(struct jal_device *jal)
 {
 	if (cmpxchg(&jal->hbm, JAL_HBM_FAILED, JAL_HBM_SCRUBBING) == JAL_HBM_FAILED)
-		jal_scrub_start(jal);
+		queue_work(system_long_wq, &jal->scrub);
 }
 
 /*
@@ -98,8 +97,10 @@ void jal_scrub_retry(struct jal_device *jal)
 int jal_scrub_take(struct jal_device *jal)
 {
 	const unsigned long bound =
-		usecs_to_jiffies(JAL_SCRUB_TRIES * (jal->scrub_us + JAL_SCRUB_GRACE_US)) + HZ;
-	long left = wait_for_completion_killable_timeout(&jal->scrubbed, bound);
+		usecs_to_jiffies(JAL_SCRUB_TRIES * (jal->scrub_us + JAL_SCRUB_GRACE_US) +
+				 jal->quiesce_us) + HZ;
+	long left = wait_event_killable_timeout(jal->scrubbed,
+						READ_ONCE(jal->hbm) != JAL_HBM_SCRUBBING, bound);
 
 	if (left <= 0)
 		return left ? left : -EBUSY;

@@ -2,15 +2,17 @@
 #ifndef JALAPENO_SHIM_H
 #define JALAPENO_SHIM_H
 
-#include <linux/completion.h>
 #include <linux/mutex.h>
 #include <linux/time64.h>
 #include <linux/vfio_pci_core.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 #include <jalapeno_hw.h>
 
-/* A card that asks for longer than this is not believed. */
+/* A card that says more or less than this is not believed. Host interface 4.6. */
+#define JAL_TICKS_MIN 1000000
+#define JAL_TICKS_MAX 1000000000
 #define JAL_SCRUB_US_MAX (120 * USEC_PER_SEC)
 #define JAL_QUIESCE_US_MAX (10 * USEC_PER_SEC)
 
@@ -35,16 +37,18 @@ struct jal_device {
 	void __iomem *bar;		/* BAR0 up to the telemetry page's end, while bound */
 	struct mutex lock;		/* one look at @bar by others than the owner */
 	unsigned long shut;		/* bits of enum jal_shut, set and cleared with @lock held */
-	bool opening;			/* the reset that runs belongs to an open */
+	struct task_struct *opener;	/* whose resets belong to an open */
+	struct pci_saved_state *saved;	/* config space as it was at probe */
 	struct device *hwmon;
 	unsigned long sensors;		/* one bit a row of hwmon.c's table: the card has it */
 	u8 uuid[16];			/* bytes in RFC 9562 order */
 	u64 serial;
-	u64 ticks_per_second;		/* of device time */
+	char firmware[33];		/* its version, as text */
+	u32 ticks_per_ms;		/* of device time */
 	u32 scrub_us;			/* longest scrub, as the card says */
 	u32 quiesce_us;			/* longest quiesce, as the card says */
 	enum jal_hbm hbm;		/* changed by cmpxchg where two may want to */
-	struct completion scrubbed;	/* complete unless @hbm is JAL_HBM_SCRUBBING */
+	wait_queue_head_t scrubbed;	/* woken when @hbm is no more JAL_HBM_SCRUBBING */
 	struct work_struct scrub;
 	u64 faults_seen;		/* fault records already handed to devcoredump */
 };

@@ -22,60 +22,32 @@ static const char *const jal_hbm_names[] = {
 	[JAL_HBM_FAILED] = "failed",
 };
 
-static ssize_t uuid_show(struct device *dev, struct device_attribute *attr, char *buf)
-{
-	struct jal_device *jal = dev_get_drvdata(dev);
-
-	return sysfs_emit(buf, "%pUb\n", jal->uuid);
+/* A file: what the card is asked first, 0 for nothing, and what is shown of @value or of @jal. */
+#define JAL_SHOW(name, asked, format, shown) \
+static ssize_t name##_show(struct device *dev, struct device_attribute *attr, char *buf) \
+{ \
+	struct jal_device *jal = dev_get_drvdata(dev); \
+	u64 value __maybe_unused; \
+	int ret = asked; \
+\
+	return ret ? ret : sysfs_emit(buf, format "\n", shown); \
 }
+
+JAL_SHOW(uuid, 0, "%pUb", jal->uuid)
 static DEVICE_ATTR_RO(uuid);
-
-static ssize_t serial_show(struct device *dev, struct device_attribute *attr, char *buf)
-{
-	struct jal_device *jal = dev_get_drvdata(dev);
-
-	return sysfs_emit(buf, "%llu\n", jal->serial);
-}
+JAL_SHOW(serial, 0, "%llu", jal->serial)
 static DEVICE_ATTR_RO(serial);
-
-static ssize_t generation_show(struct device *dev, struct device_attribute *attr, char *buf)
-{
-	u64 generation;
-	int ret = jal_generation(dev_get_drvdata(dev), &generation);
-
-	return ret ? ret : sysfs_emit(buf, "%llu\n", generation);
-}
-static DEVICE_ATTR_RO(generation);
-
-static ssize_t health_show(struct device *dev, struct device_attribute *attr, char *buf)
-{
-	u64 state;
-	int ret = jal_measure(dev_get_drvdata(dev), JALAPENO_HW_TELEMETRY_FIELD_STATE, 0, &state);
-
-	if (ret)
-		return ret;
-	if (state >= ARRAY_SIZE(jal_states))
-		return sysfs_emit(buf, "unknown %llu\n", state);
-	return sysfs_emit(buf, "%s\n", jal_states[state]);
-}
-static DEVICE_ATTR_RO(health);
-
-static ssize_t hbm_show(struct device *dev, struct device_attribute *attr, char *buf)
-{
-	struct jal_device *jal = dev_get_drvdata(dev);
-
-	return sysfs_emit(buf, "%s\n", jal_hbm_names[READ_ONCE(jal->hbm)]);
-}
+JAL_SHOW(firmware, 0, "%s", jal->firmware)
+static DEVICE_ATTR_RO(firmware);
+JAL_SHOW(hbm, 0, "%s", jal_hbm_names[READ_ONCE(jal->hbm)])
 static DEVICE_ATTR_RO(hbm);
-
-static ssize_t scrubs_show(struct device *dev, struct device_attribute *attr, char *buf)
-{
-	u64 count;
-	int ret = jal_measure(dev_get_drvdata(dev), JALAPENO_HW_TELEMETRY_FIELD_SCRUBS, 0, &count);
-
-	return ret ? ret : sysfs_emit(buf, "%llu\n", count);
-}
+JAL_SHOW(generation, jal_generation(jal, &value), "%llu", value)
+static DEVICE_ATTR_RO(generation);
+JAL_SHOW(scrubs, jal_measure(jal, JALAPENO_HW_TELEMETRY_FIELD_SCRUBS, 0, &value), "%llu", value)
 static DEVICE_ATTR_RO(scrubs);
+JAL_SHOW(health, jal_measure(jal, JALAPENO_HW_TELEMETRY_FIELD_STATE, 0, &value), "%s",
+	 value < ARRAY_SIZE(jal_states) ? jal_states[value] : "unknown")
+static DEVICE_ATTR_RO(health);
 
 static ssize_t telemetry_read(struct file *file, struct kobject *kobj,
 			      JAL_CONST_BIN struct bin_attribute *attr, char *buf, loff_t at,
@@ -99,6 +71,7 @@ static JAL_CONST_BIN BIN_ATTR_RO(telemetry, JALAPENO_HW_TELEMETRY_BYTES);
 static struct attribute *jal_attrs[] = {
 	&dev_attr_uuid.attr,
 	&dev_attr_serial.attr,
+	&dev_attr_firmware.attr,
 	&dev_attr_generation.attr,
 	&dev_attr_health.attr,
 	&dev_attr_hbm.attr,

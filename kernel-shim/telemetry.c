@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Looking at BAR0 beside its owner: only while it answers, and never believed unchecked. */
+#include <linux/ctype.h>
 #include <linux/io.h>
 #include <linux/pm_runtime.h>
 
@@ -9,6 +10,7 @@
 	(JALAPENO_HW_TELEMETRY_OFFSET + offsetof(struct jalapeno_hw_telemetry_header, member))
 #define JAL_ENTRY(member) offsetof(struct jalapeno_hw_telemetry_entry, member)
 #define JAL_TIME(member) offsetof(struct jalapeno_hw_cap_time, member)
+#define JAL_FIRMWARE offsetof(struct jalapeno_hw_cap_product, firmware)
 #define JAL_TRIES 4
 
 u32 jal_read32(struct jal_device *jal, u32 offset)
@@ -24,6 +26,17 @@ u64 jal_read64(struct jal_device *jal, u32 offset)
 	return (u64)readl(jal->bar + offset + 4) << 32 | low;
 }
 
+/* Bytes of memory-like pages; whole words. */
+static void jal_read_bytes(struct jal_device *jal, u32 offset, void *to, u32 bytes)
+{
+	__le32 word;
+
+	for (; bytes; bytes -= sizeof(word), offset += sizeof(word), to += sizeof(word)) {
+		word = cpu_to_le32(jal_read32(jal, offset));
+		memcpy(to, &word, sizeof(word));
+	}
+}
+
 /*
  * Makes sure that BAR0 answers and keeps it so until jal_look_away(); -ENODATA
  * while there is nothing to see. Never wakes a card, never waits for its owner.
@@ -34,18 +47,17 @@ int jal_look(struct jal_device *jal)
 	u16 command;
 
 	mutex_lock(&jal->lock);
-	if (jal->shut || !pci_device_is_present(pdev))
-		goto unlock;
-	/* Taken by the owner's reset and power changes, which wait for nobody. */
-	if (!down_read_trylock(&jal->core.memory_lock))
+	/* memory_lock is the owner's resets' and power changes', which wait for nobody. */
+	if (jal->shut || !down_read_trylock(&jal->core.memory_lock))
 		goto unlock;
 	if (IS_ENABLED(CONFIG_PM) && pm_runtime_get_if_in_use(&pdev->dev) <= 0)
 		goto up;
 	pci_read_config_word(pdev, PCI_COMMAND, &command);
-	if (command & PCI_COMMAND_MEMORY &&
+	if (!PCI_POSSIBLE_ERROR(command) && command & PCI_COMMAND_MEMORY &&
 	    jal_read32(jal, JALAPENO_HW_REG_MAGIC) == JALAPENO_HW_MAGIC)
 		return 0;
-	pm_runtime_put(&pdev->dev);
+	jal_look_away(jal);
+	return -ENODATA;
 up:
 	up_read(&jal->core.memory_lock);
 unlock:
@@ -71,26 +83,19 @@ void jal_shut(struct jal_device *jal, enum jal_shut why, bool shut)
 /* Reads what never changes, before there is an owner. */
 int jal_identify(struct jal_device *jal)
 {
-	struct pci_dev *pdev = jal->core.pdev;
+	struct device *dev = &jal->core.pdev->dev;
 	const u32 end = JALAPENO_HW_CAPS_OFFSET + JALAPENO_HW_CAPS_BYTES;
 	u32 version, at, id, bytes;
-	__le32 word;
+	u64 ticks = 0;
 	int i;
 
-	if (jal_read32(jal, JALAPENO_HW_REG_MAGIC) != JALAPENO_HW_MAGIC) {
-		pci_err(pdev, "BAR0 does not hold a Jalapeno\n");
-		return -ENODEV;
-	}
+	if (jal_read32(jal, JALAPENO_HW_REG_MAGIC) != JALAPENO_HW_MAGIC)
+		return dev_err_probe(dev, -ENODEV, "BAR0 does not hold a Jalapeno\n");
 	version = jal_read32(jal, JALAPENO_HW_REG_VERSION);
-	if (version >> 16 != JALAPENO_HW_VERSION_MAJOR) {
-		pci_err(pdev, "interface version %u.%u, this driver knows %u\n",
-			version >> 16, version & 0xffff, JALAPENO_HW_VERSION_MAJOR);
-		return -ENODEV;
-	}
-	for (i = 0; i < 16; i += 4) {
-		word = cpu_to_le32(jal_read32(jal, JALAPENO_HW_REG_UUID_LOW + i));
-		memcpy(jal->uuid + i, &word, sizeof(word));
-	}
+	if (version >> 16 != JALAPENO_HW_VERSION_MAJOR)
+		return dev_err_probe(dev, -ENODEV, "interface %u.%u, this driver knows %u\n",
+				     version >> 16, version & 0xffff, JALAPENO_HW_VERSION_MAJOR);
+	jal_read_bytes(jal, JALAPENO_HW_REG_UUID_LOW, jal->uuid, sizeof(jal->uuid));
 	jal->serial = jal_read64(jal, JALAPENO_HW_REG_SERIAL);
 
 	for (at = jal_read32(jal, JALAPENO_HW_REG_CAPS);
@@ -99,18 +104,25 @@ int jal_identify(struct jal_device *jal)
 		id = jal_read32(jal, at) & 0xffff;
 		bytes = jal_read32(jal, at + 4) & 0xffff;
 		if (id == JALAPENO_HW_CAP_ID_TIME && bytes >= sizeof(struct jalapeno_hw_cap_time)) {
-			jal->ticks_per_second = jal_read64(jal, at + JAL_TIME(ticks_per_second));
+			ticks = jal_read64(jal, at + JAL_TIME(ticks_per_second));
 			jal->scrub_us = jal_read32(jal, at + JAL_TIME(scrub_us));
 			jal->quiesce_us = jal_read32(jal, at + JAL_TIME(quiesce_us));
+		} else if (id == JALAPENO_HW_CAP_ID_PRODUCT && at + bytes <= end &&
+			   bytes >= sizeof(struct jalapeno_hw_cap_product)) {
+			jal_read_bytes(jal, at + JAL_FIRMWARE, jal->firmware,
+				       sizeof(jal->firmware) - 1);
 		}
 		if (id == JALAPENO_HW_CAP_ID_END || bytes < 8)
 			break;
 	}
-	if (!jal->ticks_per_second || jal->scrub_us > JAL_SCRUB_US_MAX ||
-	    jal->quiesce_us > JAL_QUIESCE_US_MAX) {
-		pci_err(pdev, "no usable TIME capability\n");
-		return -ENODEV;
-	}
+	for (i = 0; jal->firmware[i]; i++)
+		if (!isascii(jal->firmware[i]) || !isprint(jal->firmware[i]))
+			jal->firmware[i] = '?';
+	if (ticks < JAL_TICKS_MIN || ticks > JAL_TICKS_MAX || jal->scrub_us > JAL_SCRUB_US_MAX ||
+	    jal->quiesce_us > JAL_QUIESCE_US_MAX)
+		return dev_err_probe(dev, -ENODEV, "no usable TIME: %llu ticks/s, %u, %u us\n",
+				     ticks, jal->scrub_us, jal->quiesce_us);
+	jal->ticks_per_ms = (u32)ticks / MSEC_PER_SEC;
 	return 0;
 }
 
@@ -150,7 +162,7 @@ static int jal_take_value(struct jal_device *jal, u32 count, void *what)
 {
 	u32 at = JALAPENO_HW_TELEMETRY_OFFSET + sizeof(struct jalapeno_hw_telemetry_header);
 	struct jal_wanted *wanted = what;
-	u64 age_ms, taken, updated;
+	u64 taken, updated;
 	u32 stale;
 
 	for (; count; count--, at += sizeof(struct jalapeno_hw_telemetry_entry)) {
@@ -165,14 +177,14 @@ static int jal_take_value(struct jal_device *jal, u32 count, void *what)
 			return -ENODATA;
 		}
 		wanted->value = jal_read64(jal, at + JAL_ENTRY(value));
+		if (wanted->value == U64_MAX) /* what nobody's answer looks like */
+			return -ENODATA;
 		taken = jal_read64(jal, at + JAL_ENTRY(taken));
 		stale = jal_read32(jal, at + JAL_ENTRY(stale_after_ms));
 		updated = jal_read64(jal, JAL_PAGE(updated));
 		if (!stale || updated <= taken)
 			return 0;
-		age_ms = mul_u64_u64_div_u64(updated - taken, MSEC_PER_SEC,
-					     jal->ticks_per_second);
-		return age_ms > stale ? -ENODATA : 0;
+		return updated - taken > (u64)stale * jal->ticks_per_ms ? -ENODATA : 0;
 	}
 	return -EOPNOTSUPP;
 }
