@@ -61,7 +61,13 @@ pub const LEGS: [Leg; 5] = [
         shim: "shim-6.12",
         backend: "type1",
         fetched: &["qemu", "busybox", "kernel-6.12", "tools-bookworm"],
-        built: &["shim-6.12", "sparse-6.12", "checkpatch", "guest"],
+        built: &[
+            "shim-6.12",
+            "sparse-6.12",
+            "checkpatch",
+            "dkms-6.12",
+            "guest",
+        ],
     },
     Leg {
         name: "6.12-cdev",
