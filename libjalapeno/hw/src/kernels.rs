@@ -51,6 +51,8 @@ codes! {
         AllReduce "ALL_REDUCE" = 22 reserved,
         /// Draws a token from logits.
         Sample "SAMPLE" = 23 reserved,
+        /// Held between two bounds.
+        Clamp "CLAMP" = 24,
     }
 }
 

@@ -431,13 +431,13 @@ fn each_capability_record() {
     same(faults.as_bytes(), wanted);
     let kernels = CapKernels {
         header: header(7, 48, 0),
-        // Kernels 1 to 13: bits 13:1. Types 0, 1, 26, 27, 30.
-        kernels: [0x3FFE, 0],
+        // Kernels 1 to 13 and 24, CLAMP: bits 13:1 and 24. Types 0, 1, 26, 27, 30.
+        kernels: [0x0100_3FFE, 0],
         dtypes: [0x4C00_0003, 0],
         operands_max: 8,
         reserved: 0,
     };
-    let wanted = "07 00 01 00 30 00 00 00 FE 3F .. 14 03 00 00 4C .. 12 08 00 00 00 .. 4";
+    let wanted = "07 00 01 00 30 00 00 00 FE 3F 00 01 .. 12 03 00 00 4C .. 12 08 00 00 00 .. 4";
     same(kernels.as_bytes(), wanted);
     let mut product = CapProduct {
         header: header(8, 72, 0),

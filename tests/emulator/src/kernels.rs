@@ -166,6 +166,7 @@ pub unsafe fn launch(
         KernelId::Sub => elementwise::binary(operands, pace, |a, b| a - b),
         KernelId::Div => elementwise::binary(operands, pace, |a, b| a / b),
         KernelId::Scale => elementwise::scale(params, operands, pace),
+        KernelId::Clamp => elementwise::clamp(params, operands, pace),
         KernelId::Silu => elementwise::silu(operands, pace),
         KernelId::Swiglu => elementwise::swiglu(params, operands, pace),
         KernelId::Geglu => elementwise::geglu(params, operands, pace),

@@ -102,6 +102,7 @@ kernels! {
     mul_mat_id, 96, 96;
     set_rows_blocks, 72, 72;
     copy_blocks, 128, 128;
+    clamp, 86, 86;
 }
 
 #[test]
@@ -165,6 +166,7 @@ fn a_wrong_bit_index_code_or_stray_byte_is_noticed() {
         "argmax",
         "argsort",
         "top_k",
+        "clamp",
         "add",
         "set_rows_blocks",
     ] {

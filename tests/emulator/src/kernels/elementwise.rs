@@ -108,6 +108,22 @@ pub fn scale(
     unary(operands, pace, 2, |x| x * scale + bias)
 }
 
+/// dst = src, but not below word 0 nor above word 1. NaN and zeros of either sign stay as they are.
+pub fn clamp(
+    params: &[u32; 16],
+    operands: &[Operand],
+    pace: &Pace<'_>,
+) -> Result<Work, KernelError> {
+    let (low, high) = (f32::from_bits(params[0]), f32::from_bits(params[1]));
+    if low.is_nan() {
+        return Err(KernelError::Parameter { word: 0 });
+    }
+    if high.is_nan() || high < low {
+        return Err(KernelError::Parameter { word: 1 });
+    }
+    unary(operands, pace, 1, |x| x.clamp(low, high))
+}
+
 fn sigmoid_weighted(x: f32) -> f32 {
     x / (1.0 + (-x).exp())
 }

@@ -9,7 +9,7 @@ use super::{KernelError, KernelId};
 fn words(kernel: KernelId) -> usize {
     match kernel {
         KernelId::RmsNorm | KernelId::Swiglu | KernelId::Geglu | KernelId::Argsort => 1,
-        KernelId::SoftMax | KernelId::Scale => 2,
+        KernelId::SoftMax | KernelId::Scale | KernelId::Clamp => 2,
         KernelId::Attention => 6,
         KernelId::Rope => 14,
         _ => 0,
