@@ -9,6 +9,8 @@ mod blocks;
 mod copy;
 mod elementwise;
 mod experts;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 mod matmul;
 mod normal;
 mod online;

@@ -6,11 +6,14 @@ use jalapeno_hw::kernels::DType;
 
 use super::pace::Pace;
 use super::rules::{apart, count};
+use super::simd::Tiles;
 use super::tensor::{Operand, strips};
-use super::{KernelError, Level, Pool, Work, simd};
+use super::{KernelError, Level, Pool, Work, quantised, simd};
 
 /// Columns from which on blocks of weights are converted once and multiplied as a matrix.
-const MANY: usize = 8;
+const SEVERAL: usize = 2;
+/// Columns from which on it is worth the while to bring the weights into another order first.
+const MANY: usize = 48;
 /// Most columns multiplied at a time: with them a block takes about a millisecond.
 pub(super) const WIDE: usize = 256;
 /// Weight rows of a block.
@@ -139,8 +142,8 @@ impl Job {
         let m = self.w.ne[1] as usize;
         let work = 2 * (self.k() * self.rows()) as u64;
         // Whole blocks, so that results do not depend on the number of threads.
-        let many = self.columns.len() >= MANY;
-        let unit = if many { BLOCK } else { 1 };
+        let several = self.columns.len() >= SEVERAL;
+        let unit = if several { BLOCK } else { 1 };
         let (units, work) = (m.div_ceil(unit), work * m as u64);
         pool.threads.split(units, work, pace, |range, goes_on| {
             let rows = range.start * unit..m.min(range.end * unit);
@@ -234,9 +237,9 @@ impl Job {
             let size = k * self.columns.len();
             if k > HELD {
                 self.long(range.clone(), (from, to), level, goes_on)?;
-            } else if k > 0 && self.columns.len() >= MANY {
+            } else if k > 0 && self.columns.len() >= SEVERAL {
                 let x = &self.held[index * size..(index + 1) * size];
-                self.blocks(range.clone(), from, to, x, goes_on)?;
+                self.blocks(range.clone(), (from, to), x, level, goes_on)?;
             } else {
                 let x = &self.held[index * size..(index + 1) * size];
                 self.dots(range.clone(), (from, to), x, level, goes_on)?;
@@ -250,7 +253,7 @@ impl Job {
         self.dst.store(self.target(column, to), first, values);
     }
 
-    /// Row by row, by all columns.
+    /// Row by row, by one column (by all, where there is nothing to multiply).
     fn dots(
         &self,
         range: Range<usize>,
@@ -261,29 +264,31 @@ impl Job {
     ) -> Result<(), Stop> {
         let k = self.k();
         let mut row = Vec::new();
-        let work = 16 + k * self.columns.len();
+        let mut out = [0.0f32; BLOCK];
+        let work = 16 + k;
         let mut left = 0;
-        for at in range {
-            if left < work {
-                left = work.max(PIECE);
-                ask(goes_on, left)?;
-            }
-            left -= work;
-            let place = [at as u32, from[0], from[1]];
-            if !self.w.is_dense() {
-                row.resize(k, 0.0);
-                self.w.load(place, 0, &mut row);
-            }
+        for at in range.clone().step_by(BLOCK) {
+            let out = &mut out[..BLOCK.min(range.end - at)];
             for (index, column) in self.columns.clone().enumerate() {
                 let x = &x[index * k..(index + 1) * k];
-                let value = if self.w.is_dense() {
-                    // SAFETY: a dense row of k elements inside the checked extent.
-                    unsafe { simd::dot(level, self.w.ty, self.w.at(place, 0), x) }
-                } else {
-                    // SAFETY: a private row of k elements.
-                    unsafe { simd::dot(level, DType::F32, row.as_ptr().cast(), x) }
-                };
-                self.put(at, column, to, &[value]);
+                for (at, value) in (at..).zip(&mut *out) {
+                    if left < work {
+                        left = work.max(PIECE);
+                        ask(goes_on, left)?;
+                    }
+                    left -= work;
+                    let place = [at as u32, from[0], from[1]];
+                    *value = if self.w.is_dense() {
+                        // SAFETY: a dense row of k elements inside the checked extent.
+                        unsafe { simd::dot(level, self.w.ty, self.w.at(place, 0), x) }
+                    } else {
+                        row.resize(k, 0.0);
+                        self.w.load(place, 0, &mut row);
+                        // SAFETY: a private row of k elements.
+                        unsafe { simd::dot(level, DType::F32, row.as_ptr().cast(), x) }
+                    };
+                }
+                self.put(at, column, to, out);
             }
         }
         Ok(())
@@ -317,34 +322,54 @@ impl Job {
         Ok(())
     }
 
-    /// Blocks of rows as matrices, by many columns.
+    /// Blocks of rows as matrices, by several columns.
     fn blocks(
         &self,
         range: Range<usize>,
-        from: [u32; 2],
-        to: [u32; 2],
+        (from, to): ([u32; 2], [u32; 2]),
         x: &[f32],
+        level: Level,
         goes_on: &mut GoesOn<'_>,
     ) -> Result<(), Stop> {
         let (k, n) = (self.k(), self.columns.len());
         let deep = k.min(DEEP);
-        let mut weights = vec![0.0f32; BLOCK * deep];
+        let mut weights = Vec::new();
         let mut out = vec![0.0f32; BLOCK * n];
         for at in range.clone().step_by(BLOCK) {
             let rows = BLOCK.min(range.end - at);
             strips(k, deep, |first, length| {
                 ask(goes_on, rows * n * length / 8)?;
-                for (row, into) in weights.chunks_exact_mut(deep).take(rows).enumerate() {
-                    let place = [(at + row) as u32, from[0], from[1]];
-                    self.w.load(place, first, &mut into[..length]);
+                let place = |row| [(at + row) as u32, from[0], from[1]];
+                // Rows of numbers stay where they are, all others are converted.
+                let (w, w_apart) = match self.apart() {
+                    Some(apart) => (self.w.at(place(0), first).cast_const().cast(), apart),
+                    None => {
+                        weights.resize(BLOCK * deep, 0.0);
+                        for (row, into) in weights.chunks_exact_mut(deep).take(rows).enumerate() {
+                            self.values(place(row), first, level, &mut into[..length]);
+                        }
+                        (weights.as_ptr(), deep)
+                    }
+                };
+                let tiles = Tiles {
+                    w,
+                    w_apart,
+                    rows,
+                    x: x[first..].as_ptr(),
+                    x_apart: k,
+                    columns: n,
+                    k: length,
+                };
+                assert!(out.len() >= n * BLOCK && x.len() >= (n - 1) * k + first + length);
+                // SAFETY: the weights are private, or in the operand's checked extent; all are as
+                // long as was asserted.
+                unsafe {
+                    if n < MANY {
+                        tiles.add(level, &mut out, BLOCK);
+                    } else {
+                        multiply(&tiles, &mut out);
+                    }
                 }
-                multiply(
-                    &mut out,
-                    &weights,
-                    &x[first..],
-                    [rows, n, length],
-                    [deep, k],
-                );
                 Ok(())
             })?;
             for (index, column) in self.columns.clone().enumerate() {
@@ -355,35 +380,47 @@ impl Job {
         }
         Ok(())
     }
+
+    /// Weights from one row to the next, where they are numbers that can be multiplied in place.
+    fn apart(&self) -> Option<usize> {
+        let [step, row] = [self.w.nb[0], self.w.nb[1]];
+        let aligned = row % 4 == 0 && self.w.base.cast::<f32>().is_aligned();
+        let dense = self.w.ty == DType::F32 && step == 4 && aligned;
+        usize::try_from(row / 4).ok().filter(|_| dense)
+    }
+
+    /// Loads weights of a row from `first` on, as f32.
+    fn values(&self, place: [u32; 3], first: usize, level: Level, into: &mut [f32]) {
+        if self.w.is_dense() && self.w.ty.block_elements() > 1 {
+            // SAFETY: whole blocks of a dense row inside the checked extent.
+            unsafe { quantised::values(level, self.w.ty, self.w.at(place, first), into) };
+        } else {
+            self.w.load(place, first, into);
+        }
+    }
 }
 
-/// out += weights x: `rows` rows by n columns over `length`. Columns of out are BLOCK apart, rows
-/// of weights `deep`, columns of x `k`.
+/// out += weights x: columns of out are BLOCK apart.
+///
+/// # Safety
+/// As [`Tiles::add`]; `out` has room for all columns.
 #[expect(clippy::cast_possible_wrap, reason = "lengths of vectors in memory")]
-fn multiply(
-    out: &mut [f32],
-    weights: &[f32],
-    x: &[f32],
-    [rows, n, length]: [usize; 3],
-    [deep, k]: [usize; 2],
-) {
-    assert!(rows <= BLOCK && out.len() >= n * BLOCK && weights.len() >= rows * deep);
-    assert!(n > 0 && length <= deep && x.len() >= (n - 1) * k + length);
-    // SAFETY: all three are private and as long as was asserted.
+unsafe fn multiply(tiles: &Tiles, out: &mut [f32]) {
+    // SAFETY: the caller's promise.
     unsafe {
         gemm::gemm(
-            rows,
-            n,
-            length,
+            tiles.rows,
+            tiles.columns,
+            tiles.k,
             out.as_mut_ptr(),
             BLOCK as isize,
             1,
             true,
-            weights.as_ptr(),
+            tiles.w,
             1,
-            deep as isize,
-            x.as_ptr(),
-            k as isize,
+            tiles.w_apart as isize,
+            tiles.x,
+            tiles.x_apart as isize,
             1,
             1.0,
             1.0,

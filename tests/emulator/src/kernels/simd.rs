@@ -89,6 +89,121 @@ unsafe fn plain(ty: DType, row: *const u8, x: &[f32]) -> f32 {
     sum
 }
 
+/// The products of some rows of weights with some columns, added to a matrix of results.
+#[derive(Clone, Copy, Debug)]
+pub struct Tiles {
+    /// The first row's first weight, in f32.
+    pub w: *const f32,
+    /// Weights from one row to the next.
+    pub w_apart: usize,
+    /// Rows.
+    pub rows: usize,
+    /// The first column's first activation.
+    pub x: *const f32,
+    /// Activations from one column to the next.
+    pub x_apart: usize,
+    /// Columns.
+    pub columns: usize,
+    /// Products of a sum.
+    pub k: usize,
+}
+
+impl Tiles {
+    /// out[apart c + r] += the sum of row r's products with column c. Each sum has its order, by
+    /// whatever tile it is computed.
+    ///
+    /// An own loop: along both operands as they stand, where the crate `gemm` copies the weights
+    /// into another order first, which takes longer than a few columns do.
+    ///
+    /// # Safety
+    /// All weights and activations are readable; the processor has the level.
+    pub unsafe fn add(&self, level: Level, out: &mut [f32], apart: usize) {
+        let mut c = 0;
+        while c < self.columns {
+            // SAFETY: the caller's promise.
+            c += unsafe {
+                match self.columns - c {
+                    1 => self.columns::<1>(level, c, out, apart),
+                    2 => self.columns::<2>(level, c, out, apart),
+                    3 => self.columns::<3>(level, c, out, apart),
+                    _ => self.columns::<4>(level, c, out, apart),
+                }
+            };
+        }
+    }
+
+    /// # Safety
+    /// As `add`; C columns from `c` on are there.
+    unsafe fn columns<const C: usize>(
+        &self,
+        level: Level,
+        c: usize,
+        out: &mut [f32],
+        apart: usize,
+    ) -> usize {
+        let mut r = 0;
+        while r < self.rows {
+            // SAFETY: the caller's promise.
+            r += unsafe {
+                match self.rows - r {
+                    1 | 2 => self.one::<1, C>(level, [r, c], out, apart),
+                    _ => self.one::<3, C>(level, [r, c], out, apart),
+                }
+            };
+        }
+        C
+    }
+
+    /// # Safety
+    /// As `add`; R rows and C columns from there on are there.
+    #[inline]
+    unsafe fn one<const R: usize, const C: usize>(
+        &self,
+        level: Level,
+        [r, c]: [usize; 2],
+        out: &mut [f32],
+        apart: usize,
+    ) -> usize {
+        let w = std::array::from_fn(|i| self.w.wrapping_add((r + i) * self.w_apart));
+        let x = std::array::from_fn(|i| self.x.wrapping_add((c + i) * self.x_apart));
+        // SAFETY: rows and columns that are there, by the caller's promise.
+        let sums: [[f32; R]; C] = match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe { wide::tile(w, x, self.k) },
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => unsafe { narrow::tile(w, x, self.k) },
+            _ => unsafe { plain_tile(w, x, self.k) },
+        };
+        for (i, sums) in sums.iter().enumerate() {
+            let at = (c + i) * apart + r;
+            for (out, sum) in out[at..at + R].iter_mut().zip(sums) {
+                *out += sum;
+            }
+        }
+        R
+    }
+}
+
+/// # Safety
+/// Each row and column has k readable elements.
+unsafe fn plain_tile<const R: usize, const C: usize>(
+    w: [*const f32; R],
+    x: [*const f32; C],
+    k: usize,
+) -> [[f32; R]; C] {
+    let mut sums = [[0.0f32; R]; C];
+    for i in 0..k {
+        for (sums, x) in sums.iter_mut().zip(x) {
+            for (sum, w) in sums.iter_mut().zip(w) {
+                // SAFETY: i < k, readable by the caller's promise.
+                let (w, x) = unsafe { (w.add(i).read(), x.add(i).read()) };
+                *sum = w.mul_add(x, *sum);
+            }
+        }
+    }
+    sums
+}
+
 macro_rules! vectorised {
     ($name:ident, $features:literal, $lanes:literal, $zero:ident, $loadu:ident, $fmadd:ident, $add:ident, $reduce:expr, $f16:expr, $bf16:expr) => {
         #[cfg(target_arch = "x86_64")]
@@ -135,6 +250,45 @@ macro_rules! vectorised {
                 let total = $add($add(sums[0], sums[1]), $add(sums[2], sums[3]));
                 // SAFETY: the rest of the row, by the caller's promise.
                 $reduce(total) + unsafe { plain(ty, row.add(whole * bytes), &x[whole..]) }
+            }
+
+            /// As `super::tile`, on a processor that has these features.
+            ///
+            /// # Safety
+            /// As there.
+            #[target_feature(enable = $features)]
+            pub unsafe fn tile<const R: usize, const C: usize>(
+                w: [*const f32; R],
+                x: [*const f32; C],
+                k: usize,
+            ) -> [[f32; R]; C] {
+                let mut sums = [[$zero(); R]; C];
+                let whole = k / $lanes * $lanes;
+                for i in (0..whole).step_by($lanes) {
+                    // SAFETY: i + lanes <= whole <= k, readable by the promise.
+                    let values = x.map(|x| unsafe { $loadu(x.add(i)) });
+                    for r in 0..R {
+                        // SAFETY: as above.
+                        let weights = unsafe { $loadu(w[r].add(i)) };
+                        for c in 0..C {
+                            sums[c][r] = $fmadd(weights, values[c], sums[c][r]);
+                        }
+                    }
+                }
+                let mut out = [[0.0; R]; C];
+                for (c, out) in out.iter_mut().enumerate() {
+                    for (r, out) in out.iter_mut().enumerate() {
+                        *out = $reduce(sums[c][r]);
+                        for i in whole..k {
+                            // SAFETY: i < k, readable by the promise.
+                            let w = unsafe { w[r].add(i).read() };
+                            // SAFETY: as above.
+                            let x = unsafe { x[c].add(i).read() };
+                            *out = w.mul_add(x, *out);
+                        }
+                    }
+                }
+                out
             }
 
             type Lanes = super::lanes::$name;
@@ -186,6 +340,48 @@ vectorised!(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tiles_of_every_shape_give_the_sums_of_plain_loops_at_every_level() {
+        let value = |i: usize| ((i * 37 % 101) as f32 - 50.0) / 8.0;
+        for (rows, columns, k) in [
+            (1, 1, 1),
+            (2, 5, 16),
+            (3, 4, 33),
+            (7, 3, 64),
+            (64, 9, 40),
+            (5, 2, 100),
+        ] {
+            let w: Vec<f32> = (0..rows * (k + 1)).map(value).collect();
+            let x: Vec<f32> = (0..columns * (k + 2)).map(|i| value(i + 13)).collect();
+            for level in [Level::Plain, Level::Avx2, Level::Avx512] {
+                if level > Level::present() {
+                    continue;
+                }
+                let tiles = Tiles {
+                    w: w.as_ptr(),
+                    w_apart: k + 1,
+                    rows,
+                    x: x.as_ptr(),
+                    x_apart: k + 2,
+                    columns,
+                    k,
+                };
+                let mut out = vec![1.0; columns * 70];
+                // SAFETY: both vectors hold what the tiles say.
+                unsafe { tiles.add(level, &mut out, 70) };
+                for (at, out) in out.iter().enumerate() {
+                    let (c, r) = (at / 70, at % 70);
+                    let sum: f32 = (0..k)
+                        .filter(|_| r < rows)
+                        .map(|t| w[r * (k + 1) + t] * x[c * (k + 2) + t])
+                        .sum();
+                    // Eighths of small integers: every sum is exact.
+                    assert_eq!(*out, 1.0 + sum, "{level:?} {rows} {columns} {k} {r} {c}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn every_level_gives_the_same_sum_within_rounding() {
