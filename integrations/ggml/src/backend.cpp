@@ -45,23 +45,33 @@ std::uint64_t number_of(ggml_cgraph *graph) noexcept {
 
 /* ---- Failures --------------------------------------------------------------------------------- */
 
-/* What stands in the cookie of a staged write; a node's packet has the node's number. */
-constexpr std::uint64_t NO_NODE = 0;
+/* Cookies: of a staged write, of a recorded graph's packet; a node's packet has the node's number + 1. */
+constexpr std::uint64_t A_WRITE = 0;
+constexpr std::uint64_t RECORDED = UINT64_MAX;
+
+/* Says which packet it was, by what the card says. */
+void say_culprit(const jalapeno_hw_fault_record &fault, ggml_tensor *const *nodes, int count) noexcept {
+    const std::uint64_t cookie = fault.cookie;
+    if (cookie == A_WRITE) {
+        say(GGML_LOG_LEVEL_ERROR, "it was a write before the graph, fault code 0x%x", unsigned{fault.code});
+    } else if (cookie == RECORDED) {
+        say(GGML_LOG_LEVEL_ERROR, "it was packet %" PRIu64 " of a recorded graph (0: none), fault code 0x%x",
+            std::uint64_t{fault.detail[3]}, unsigned{fault.code});
+    } else if (cookie <= static_cast<std::uint64_t>(count)) {
+        const ggml_tensor *node = nodes[cookie - 1];
+        say(GGML_LOG_LEVEL_ERROR, "it was node %" PRIu64 ", %s \"%s\", fault code 0x%x", cookie - 1,
+            ggml_op_desc(node), node->name, unsigned{fault.code});
+    } else {
+        say(GGML_LOG_LEVEL_ERROR, "the card names cookie 0x%" PRIx64 ", which no packet of the graph has, fault code 0x%x",
+            cookie, unsigned{fault.code});
+    }
+}
 
 /* Says what became of a submission that failed, and makes the queue take packets again. */
-ggml_status settle(Card &card, jal_status status, ggml_tensor *const *nodes) noexcept {
+ggml_status settle(Card &card, jal_status status, ggml_tensor *const *nodes, int count) noexcept {
     say_failure("compute a graph", status);
     jalapeno_hw_fault_record fault{};
-    if (jal_queue_fault(card.queue, &fault) == JAL_OK) {
-        if (nodes != nullptr && fault.cookie != NO_NODE) {
-            const ggml_tensor *node = nodes[fault.cookie - 1];
-            say(GGML_LOG_LEVEL_ERROR, "it was node %" PRIu64 ", %s \"%s\", fault code 0x%x",
-                static_cast<std::uint64_t>(fault.cookie - 1), ggml_op_desc(node), node->name, unsigned{fault.code});
-        } else {
-            say(GGML_LOG_LEVEL_ERROR, "it was packet %" PRIu64 " of a recorded graph (0: none), fault code 0x%x",
-                static_cast<std::uint64_t>(fault.detail[3]), unsigned{fault.code});
-        }
-    }
+    if (jal_queue_fault(card.queue, &fault) == JAL_OK) say_culprit(fault, nodes, count);
     card.settle(status);
     return GGML_STATUS_FAILED;
 }
@@ -75,16 +85,15 @@ struct Batch {
     std::uint64_t used = 0; /* bytes of the arena */
 };
 
-ggml_status send(Card &card, const Batch &batch, ggml_tensor *const *nodes) noexcept {
+ggml_status send(Card &card, const Batch &batch, ggml_tensor *const *nodes, int count) noexcept {
     const jal_status status = card.send(batch.packets);
-    return status == JAL_OK ? GGML_STATUS_SUCCESS : settle(card, status, nodes);
+    return status == JAL_OK ? GGML_STATUS_SUCCESS : settle(card, status, nodes, count);
 }
 
 bool append(Card &card, Batch &batch, const ggml_tensor *node, int number) noexcept {
     Launch launch(card, card.arena_host + batch.used);
     if (!compose(node, launch)) {
-        say(GGML_LOG_LEVEL_ERROR, "node %d, %s \"%s\": not an operation that the card runs on memory of its own",
-            number, ggml_op_desc(node), node->name);
+        say(GGML_LOG_LEVEL_ERROR, "node %d, %s \"%s\": %s", number, ggml_op_desc(node), node->name, launch.why());
         return false;
     }
     jalapeno_hw_packet &packet = card.packets[batch.first + batch.packets++];
@@ -102,7 +111,7 @@ ggml_status compute_new(Card &card, ggml_tensor *const *nodes, int count, Batch 
         if (nothing_to_run(nodes[i])) continue;
         if (batch.first + batch.packets == card.depth || batch.used + BLOCK_MOST > ARENA_BYTES) {
             batches++;
-            const ggml_status status = send(card, batch, nodes);
+            const ggml_status status = send(card, batch, nodes, count);
             if (status != GGML_STATUS_SUCCESS) return status;
             batch = Batch{};
         }
@@ -110,7 +119,7 @@ ggml_status compute_new(Card &card, ggml_tensor *const *nodes, int count, Batch 
     }
     last = batch;
     batches++;
-    return batch.packets != 0 ? send(card, batch, nodes) : GGML_STATUS_SUCCESS;
+    return batch.packets != 0 ? send(card, batch, nodes, count) : GGML_STATUS_SUCCESS;
 }
 
 /* ---- A graph that came again ------------------------------------------------------------------ */
@@ -137,25 +146,40 @@ void forget(Recorded &kept) noexcept {
     kept = Recorded{};
 }
 
-/* Keeps the graph that was just computed as a recorded one. Where that cannot be done it stays new. */
-void keep(Card &card, std::uint64_t uid, ggml_tensor *const *nodes, int count, const Batch &batch) noexcept {
-    Recorded &place = card.recorded[card.oldest];
-    card.oldest = (card.oldest + 1) % GRAPHS;
-    forget(place);
+/* Keeps the graph that was just computed as a recorded one. False: it cannot be recorded. */
+bool keep(Card &card, std::uint64_t uid, ggml_tensor *const *nodes, int count, const Batch &batch) noexcept {
     jal_graph graph{};
     jal_status status = jal_graph_create(card.session, &graph);
     if (status == JAL_OK) {
         status = record(card, batch, graph);
         if (status != JAL_OK) jal_graph_destroy(graph);
+    } else if (status == JAL_ERROR_UNSUPPORTED) {
+        card.records = false;
     }
     if (status != JAL_OK) {
         say(GGML_LOG_LEVEL_DEBUG, "a graph of %u packets is not recorded: %s", batch.packets, jal_error_detail());
-        return;
+        return false;
     }
+    Recorded &place = card.recorded[card.oldest];
+    card.oldest = (card.oldest + 1) % GRAPHS;
+    forget(place);
     place.uid = uid;
     place.nodes = nodes;
     place.count = count;
     place.graph = graph;
+    return true;
+}
+
+/* Notes that a graph was computed; one that was noted before is recorded, or known not to be. */
+void note(Card &card, std::uint64_t uid, ggml_tensor *const *nodes, int count, const Batch &batch) noexcept {
+    if (uid == 0 || !card.records || batch.packets < 2) return;
+    for (Seen &seen : card.seen) {
+        if (seen.uid != uid) continue;
+        if (!seen.hopeless) seen.hopeless = !keep(card, uid, nodes, count, batch);
+        return;
+    }
+    card.seen[card.oldest_seen] = Seen{uid, false};
+    card.oldest_seen = (card.oldest_seen + 1) % GRAPHS;
 }
 
 Recorded *find(Card &card, std::uint64_t uid, ggml_tensor *const *nodes, int count) noexcept {
@@ -172,8 +196,9 @@ bool replay(Card &card, Recorded &kept, ggml_status &result) noexcept {
         forget(kept);
         return false;
     }
+    card.packets[card.staged].cookie = RECORDED;
     if (status == JAL_OK) status = card.send(1);
-    result = status == JAL_OK ? GGML_STATUS_SUCCESS : settle(card, status, nullptr);
+    result = status == JAL_OK ? GGML_STATUS_SUCCESS : settle(card, status, nullptr, 0);
     return true;
 }
 
@@ -181,25 +206,44 @@ bool replay(Card &card, Recorded &kept, ggml_status &result) noexcept {
 
 Card &card_of(ggml_backend_t backend) noexcept { return *static_cast<Card *>(backend->context); }
 
-ggml_status compute(ggml_backend_t backend, ggml_cgraph *graph) {
-    Card &card = card_of(backend);
-    std::lock_guard<std::mutex> turn(card.computing);
+ggml_status compute_all(Card &card, std::uint64_t uid, ggml_tensor *const *nodes, int count) noexcept {
+    if (!card.alive("compute a graph")) return GGML_STATUS_FAILED;
     if (card.failed.exchange(false)) {
         say(GGML_LOG_LEVEL_ERROR, "a copy before this graph failed (see above): it is not computed");
         return GGML_STATUS_FAILED;
     }
-    ggml_tensor *const *nodes = ggml_graph_nodes(graph);
-    const int count = ggml_graph_n_nodes(graph);
-    const std::uint64_t uid = number_of(graph);
     ggml_status status = GGML_STATUS_SUCCESS;
-    Recorded *kept = find(card, uid, nodes, count);
+    /* Only operands that are looked at one by one are known not to be spoiled. */
+    const bool whole = !card.spoiled.any();
+    Recorded *kept = whole ? find(card, uid, nodes, count) : nullptr;
     if (kept != nullptr && replay(card, *kept, status)) return status;
     Batch last;
     int batches = 0;
     status = compute_new(card, nodes, count, last, batches);
-    if (status != GGML_STATUS_SUCCESS) return status;
-    if (uid != 0 && uid == card.last_uid && batches == 1 && last.packets > 1) keep(card, uid, nodes, count, last);
-    card.last_uid = uid;
+    if (status == GGML_STATUS_SUCCESS && whole && batches == 1) note(card, uid, nodes, count, last);
+    return status;
+}
+
+/* What a graph that failed was to change in memory that outlives it is half changed at best, and not
+ * everybody looks at the status: llama.cpp goes on after a shift of its keys that failed. Rows that
+ * SET_ROWS was to write are not counted: llama.cpp gives them up itself. */
+void spoil_results(Card &card, ggml_tensor *const *nodes, int count) noexcept {
+    for (int i = 0; i < count; i++) {
+        const ggml_tensor *node = nodes[i];
+        const ggml_backend_buffer_t buffer = node->buffer;
+        if (nothing_to_run(node) || node->op == GGML_OP_SET_ROWS || buffer == nullptr) continue;
+        if (buffer->buft != &card.buffers || buffer->usage == GGML_BACKEND_BUFFER_USAGE_COMPUTE) continue;
+        card.spoiled.add(reinterpret_cast<std::uintptr_t>(node->data), ggml_nbytes(node));
+    }
+}
+
+ggml_status compute(ggml_backend_t backend, ggml_cgraph *graph) {
+    Card &card = card_of(backend);
+    std::lock_guard<std::mutex> turn(card.computing);
+    ggml_tensor *const *nodes = ggml_graph_nodes(graph);
+    const int count = ggml_graph_n_nodes(graph);
+    const ggml_status status = compute_all(card, number_of(graph), nodes, count);
+    if (status != GGML_STATUS_SUCCESS) spoil_results(card, nodes, count);
     return status;
 }
 
@@ -215,7 +259,7 @@ ggml_guid_t backend_guid() noexcept {
 } // namespace
 
 ggml_backend_t backend_new(Card *card) noexcept {
-    if (!card->ready()) return nullptr;
+    if (!card->ready() || !card->alive("begin a stream")) return nullptr;
     auto *backend = new (std::nothrow) ggml_backend{};
     if (backend == nullptr) return nullptr;
     backend->guid = backend_guid();

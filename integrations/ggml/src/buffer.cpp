@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * ggml's buffers in device memory. Their base is a device address, which the host cannot follow: all
- * access is by copies of the library. ggml's copies have no status: where one fails, the log says so,
- * what was read is NaN in every floating point type, and the next graph fails.
+ * access is by copies of the library. ggml's copies have no status: where one fails, the log says so.
+ * What could not be read is NaN in every floating point type, and the next graph fails. What could not be
+ * written is spoiled: every graph that reads it fails, until it is written anew or freed.
  */
+#include <cinttypes>
 #include <cstring>
 #include <new>
 
@@ -31,24 +33,12 @@ std::uint64_t place(const Memory &memory, const ggml_tensor *tensor, std::size_t
     return reinterpret_cast<std::uintptr_t>(tensor->data) - memory.address + offset;
 }
 
-void failed(Memory &memory, const char *what, jal_status status) noexcept {
-    say_failure(what, status);
-    memory.card->failed.store(true);
-}
-
 /* Does a copy, and once more where a fault of the card broke it: it may have been a passing one. */
 template <typename Copy> jal_status twice(const Copy &copy) noexcept {
     const jal_status status = copy();
     if (status != JAL_ERROR_FAULT) return status;
     say(GGML_LOG_LEVEL_WARN, "a copy failed and is tried again: %s", jal_error_detail());
     return copy();
-}
-
-/* Does the writes that wait for the next graph. False: one failed, and the log says so. */
-bool flushed(Memory &memory) noexcept {
-    const jal_status status = memory.card->flush();
-    if (status != JAL_OK) failed(memory, "write tensors", status);
-    return status == JAL_OK;
 }
 
 /* Whether bytes lie in a buffer; if not, the log says so and the next graph fails. */
@@ -60,24 +50,41 @@ bool inside(Memory &memory, std::uint64_t offset, std::uint64_t bytes) noexcept 
     return false;
 }
 
+/* With the card's turn taken: whether bytes hold what ggml wrote. */
+bool written(Memory &memory, std::uint64_t offset, std::uint64_t bytes) noexcept {
+    const Card &card = *memory.card;
+    if (!card.spoiled.any() || !card.spoiled.touches(memory.address + offset, bytes)) return true;
+    say(GGML_LOG_LEVEL_ERROR, "read a tensor: a write to it was lost (see above)");
+    return false;
+}
+
+/* With the card's turn taken: bytes were written, or a write to them was lost. */
+void note(Memory &memory, std::uint64_t offset, std::uint64_t bytes, bool done) noexcept {
+    Spoiled &spoiled = memory.card->spoiled;
+    if (!done)
+        spoiled.add(memory.address + offset, bytes);
+    else if (spoiled.any())
+        spoiled.heal(memory.address + offset, bytes);
+}
+
 void fill(Memory &memory, std::uint64_t offset, std::uint8_t value, std::uint64_t bytes) noexcept {
     if (!inside(memory, offset, bytes)) return;
     Card &card = *memory.card;
     std::lock_guard<std::mutex> turn(card.computing);
     const std::uint64_t pattern = value * UINT64_C(0x0101010101010101);
-    const jal_status status = card.run(jal_packet_fill(memory.address + offset, bytes, pattern));
-    if (status != JAL_OK) failed(memory, "fill device memory", status);
+    const bool done = card.run("fill device memory", jal_packet_fill(memory.address + offset, bytes, pattern));
+    note(memory, offset, bytes, done);
 }
 
 void buffer_free(ggml_backend_buffer_t buffer) {
     Memory &memory = memory_of(buffer);
-    {
-        std::lock_guard<std::mutex> turn(memory.card->computing);
-        flushed(memory);
-    }
+    Card &card = *memory.card;
+    std::lock_guard<std::mutex> turn(card.computing);
+    card.flush();
     const jal_status status = jal_buffer_free(memory.handle);
     if (status != JAL_OK) say_failure("free device memory", status);
-    memory.card->taken.fetch_sub(memory.bytes);
+    if (card.spoiled.any()) card.spoiled.heal(memory.address, memory.bytes);
+    card.taken.fetch_sub(memory.bytes);
     delete &memory;
 }
 
@@ -95,30 +102,38 @@ void buffer_memset(ggml_backend_buffer_t, ggml_tensor *tensor, std::uint8_t valu
 void buffer_set(ggml_backend_buffer_t, ggml_tensor *tensor, const void *data, std::size_t offset,
                 std::size_t size) {
     Memory &memory = memory_of(tensor);
+    Card &card = *memory.card;
     const std::uint64_t at = place(memory, tensor, offset);
     if (!inside(memory, at, size)) return;
-    std::lock_guard<std::mutex> turn(memory.card->computing);
-    const bool small = size <= STAGED_MOST;
-    if (!small && !flushed(memory)) return;
-    const auto write = [&] { return jal_buffer_write(memory.handle, at, data, size); };
-    const jal_status status = small ? memory.card->stage(memory.address + at, data, size) : twice(write);
-    if (status != JAL_OK) failed(memory, "write a tensor", status);
+    std::lock_guard<std::mutex> turn(card.computing);
+    if (size <= STAGED_MOST) return card.stage(memory.address + at, data, size);
+    card.flush();
+    bool done = card.alive("write a tensor");
+    if (done) {
+        const jal_status status = twice([&] { return jal_buffer_write(memory.handle, at, data, size); });
+        done = status == JAL_OK;
+        if (!done) say_failure("write a tensor", status);
+    }
+    note(memory, at, size, done);
 }
 
 void buffer_get(ggml_backend_buffer_t, const ggml_tensor *tensor, void *data, std::size_t offset,
                 std::size_t size) {
     Memory &memory = memory_of(tensor);
-    {
-        std::lock_guard<std::mutex> turn(memory.card->computing);
-        if (!flushed(memory)) {
-            std::memset(data, 0xff, size);
-            return;
-        }
-    }
+    Card &card = *memory.card;
     const std::uint64_t at = place(memory, tensor, offset);
-    const jal_status status = twice([&] { return jal_buffer_read(memory.handle, at, data, size); });
-    if (status == JAL_OK) return;
-    failed(memory, "read a tensor", status);
+    bool done = inside(memory, at, size);
+    if (done) {
+        std::lock_guard<std::mutex> turn(card.computing);
+        card.flush();
+        done = card.alive("read a tensor") && written(memory, at, size);
+    }
+    if (done) {
+        const jal_status status = twice([&] { return jal_buffer_read(memory.handle, at, data, size); });
+        if (status == JAL_OK) return;
+        say_failure("read a tensor", status);
+    }
+    card.failed.store(true);
     std::memset(data, 0xff, size);
 }
 
@@ -132,9 +147,12 @@ bool buffer_copy(ggml_backend_buffer_t buffer, const ggml_tensor *source, ggml_t
     if (!inside(memory_of(source), place(memory_of(source), source, 0), bytes)) return true;
     const std::uint64_t to = reinterpret_cast<std::uintptr_t>(target->data);
     const std::uint64_t at = reinterpret_cast<std::uintptr_t>(source->data);
-    std::lock_guard<std::mutex> turn(memory.card->computing);
-    const jal_status status = memory.card->run(jal_packet_copy(to, at, bytes));
-    if (status != JAL_OK) failed(memory, "copy a tensor", status);
+    Card &card = *memory.card;
+    std::lock_guard<std::mutex> turn(card.computing);
+    card.flush();
+    const bool done = written(memory_of(source), at - memory_of(source).address, bytes) &&
+                      card.run("copy a tensor", jal_packet_copy(to, at, bytes));
+    note(memory, to - memory.address, bytes, done);
     return true;
 }
 
@@ -160,16 +178,15 @@ const char *type_name(ggml_backend_buffer_type_t type) { return card_of(type).na
 
 ggml_backend_buffer_t type_alloc(ggml_backend_buffer_type_t type, std::size_t size) {
     Card &card = card_of(type);
-    if (!card.ready()) return nullptr;
+    if (!card.ready() || !card.alive("take device memory")) return nullptr;
     const std::uint64_t bytes = size != 0 ? size : ALIGNMENT;
     Memory *memory = new (std::nothrow) Memory{&card, {}, 0, bytes};
     if (memory == nullptr) return nullptr;
     jal_status status = jal_device_alloc(card.session, bytes, &memory->handle);
     if (status != JAL_OK) {
         say_failure("take device memory", status);
-        say(GGML_LOG_LEVEL_ERROR, "%s has %.1f MiB of memory, %.1f MiB of it in use; %.1f MiB more were asked for",
-            card.name, static_cast<double>(card.hbm_bytes) / 1048576.0,
-            static_cast<double>(card.taken.load()) / 1048576.0, static_cast<double>(bytes) / 1048576.0);
+        say(GGML_LOG_LEVEL_ERROR, "%s has %" PRIu64 " KiB of memory, %" PRIu64 " KiB of it in use; %" PRIu64 " KiB more were asked for",
+            card.name, card.hbm_bytes >> 10, card.taken.load() >> 10, (bytes + 1023) >> 10);
         delete memory;
         return nullptr;
     }

@@ -11,6 +11,8 @@
 #include <ggml-backend-impl.h>
 #include <jalapeno.h>
 
+#include "spoiled.hpp"
+
 namespace jal_ggml {
 
 /* Packets of one submission at most; a longer ggml graph takes several. */
@@ -32,6 +34,12 @@ struct Recorded {
     jal_graph graph{};
 };
 
+/* Numbers of ggml's graphs that were computed lately and are not recorded. */
+struct Seen {
+    std::uint64_t uid = 0; /* 0: none */
+    bool hopeless = false; /* it came again and could not be recorded */
+};
+
 struct Card {
     char name[16] = "";
     char description[128] = "";
@@ -46,8 +54,10 @@ struct Card {
     jal_session session{};
     std::uint64_t hbm_bytes = 0;
     std::atomic<std::uint64_t> taken{0}; /* bytes of HBM in ggml's buffers */
-    /* A copy that has no status to give failed: the next graph fails. */
+    /* A copy that has no status to give failed or was refused: the next graph fails. */
     std::atomic<bool> failed{false};
+    /* Its queue could not be had back: it may still touch pinned memory, so nothing is done any more. */
+    std::atomic<bool> dead{false};
 
     /* What follows belongs to whoever computes a graph. */
     std::mutex computing;
@@ -59,26 +69,41 @@ struct Card {
     std::vector<jalapeno_hw_packet> packets; /* the batch that is being filled: `staged` copies first */
     std::uint32_t staged = 0;
     std::uint64_t stage_used = 0;
-    std::uint64_t last_uid = 0;
+    std::uint32_t sent = 0;      /* packets of the last submission */
+    std::uint64_t sequence = 0;  /* number of the last of them; 0: refused, or all were done */
+    Spoiled spoiled;        /* what writes were lost of: no graph may read it */
+    Seen seen[GRAPHS];
+    std::size_t oldest_seen = 0;
     Recorded recorded[GRAPHS];
     std::size_t oldest = 0;
+    bool records = true; /* until the device turns out to have no graphs */
 
     /* Opens it if it is not open. False: it cannot be had, and the log says why. */
     bool ready() noexcept;
+    /* False: it was given up, and a line says that `what` was not done. */
+    bool alive(const char *what) const noexcept;
 
     /* All of these are called with `computing` held. */
 
     /* Takes a small write to `address` along, to be done before whatever is submitted next. */
-    jal_status stage(std::uint64_t address, const void *data, std::uint64_t bytes) noexcept;
-    /* Submits `packet`, the staged writes before it, with one doorbell; waits. */
-    jal_status run(const jalapeno_hw_packet &packet) noexcept;
+    void stage(std::uint64_t address, const void *data, std::uint64_t bytes) noexcept;
+    /* Submits a copy or fill, the staged writes before it, with one doorbell; waits. Tries once more
+     * where it failed. False: it was not done, and the log says why. */
+    bool run(const char *what, const jalapeno_hw_packet &packet) noexcept;
     /* Submits the staged writes and the `count` packets behind them in `packets`, with one doorbell;
-     * waits. The queue of a failure stays stopped: see `settle`. */
+     * waits. After a failure the queue stays stopped and the writes stay staged: see `settle`. */
     jal_status send(std::uint32_t count) noexcept;
     /* Does the staged writes now. */
-    jal_status flush() noexcept { return staged == 0 ? JAL_OK : settle(send(0)); }
-    /* Makes the queue take packets again after a failure; gives `status` back. */
-    jal_status settle(jal_status status) noexcept;
+    void flush() noexcept;
+    /* After a failure: makes the queue take packets again, and does those of the staged writes that were
+     * not done, alone. What then fails is spoiled, and the log says so. */
+    void settle(jal_status status) noexcept;
+
+private:
+    /* Makes the queue take packets again. False: it cannot, and the card is given up. */
+    bool resume(jal_status status) noexcept;
+    /* Forgets those of the staged writes of the last submission that were done. */
+    void drop_done() noexcept;
 };
 
 /* A buffer of device memory: `address` is no pointer that the host may follow. */

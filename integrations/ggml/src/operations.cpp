@@ -337,13 +337,24 @@ bool permitted(Node n, const Row &row) noexcept {
 
 } // namespace
 
+bool Launch::intact(Node t, std::uint64_t address, std::uint64_t bytes) noexcept {
+    if (!card_.spoiled.touches(address, bytes)) return true;
+    /* A destination without gaps is written whole, but for the rows that SET_ROWS is not given. */
+    if (operands_ != 0 || kernel_ == JALAPENO_HW_KERNEL_ID_SET_ROWS || !dense(t, TYPES.of[t->type])) return false;
+    card_.spoiled.heal(address, bytes);
+    return true;
+}
+
 bool Launch::operand(const ggml_tensor *t) noexcept {
     const ggml_backend_buffer_t buffer = t->buffer;
-    if (buffer == nullptr || buffer->buft != &card_.buffers || operands_ >= JALAPENO_HW_OPERANDS_MAX) return false;
+    if (operands_ >= JALAPENO_HW_OPERANDS_MAX) return refuse("more operands than a LAUNCH has");
+    if (buffer == nullptr || buffer->buft != &card_.buffers) return refuse("an operand is not in memory of this card");
+    if (((t->ne[0] | t->ne[1] | t->ne[2] | t->ne[3]) >> 32) != 0) return refuse("an operand has a size of 2^32 or more");
     const Memory &memory = *static_cast<const Memory *>(buffer->context);
     const std::uint64_t address = reinterpret_cast<std::uintptr_t>(t->data);
     const std::uint64_t bytes = extent(t), before = address - memory.address;
-    if (bytes > memory.bytes || before > memory.bytes - bytes) return false;
+    if (bytes > memory.bytes || before > memory.bytes - bytes) return refuse("an operand reaches beyond its buffer");
+    if (card_.spoiled.any() && !intact(t, address, bytes)) return refuse("a write to an operand was lost (see above)");
     auto *tensor = reinterpret_cast<jalapeno_hw_tensor *>(block_ + 64 * (1 + operands_));
     tensor->address = address;
     tensor->dtype = static_cast<std::uint32_t>(t->type);

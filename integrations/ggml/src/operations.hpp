@@ -14,7 +14,7 @@ namespace jal_ggml {
 /* An argument block that is being written: Parameters, then tensors, the destination first. */
 class Launch {
 public:
-    Launch(const Card &card, unsigned char *block) noexcept : card_(card), block_(block) {}
+    Launch(Card &card, unsigned char *block) noexcept : card_(card), block_(block) {}
 
     /* Begins: every word of Parameters is zero. */
     Launch &kernel(std::uint32_t id) noexcept {
@@ -26,7 +26,7 @@ public:
     void word(unsigned index, std::int32_t value) noexcept {
         std::memcpy(block_ + 4 * index, &value, sizeof value);
     }
-    /* Appends a tensor. False: it is not in a buffer of this card, or reaches beyond it. */
+    /* Appends a tensor. False: it may not be an operand, see `why`. */
     bool operand(const ggml_tensor *tensor) noexcept;
     /* Appends an operand that is left out, where another follows it. */
     bool absent() noexcept {
@@ -42,15 +42,26 @@ public:
     /* Exchanges dimensions 1 and 2 of the operand appended last. */
     void swap_rows() noexcept;
 
+    /* Why it cannot be written, after a `false`. */
+    const char *why() const noexcept { return why_; }
+
     std::uint32_t id() const noexcept { return kernel_; }
     std::uint32_t operands() const noexcept { return operands_; }
     std::uint32_t bytes() const noexcept { return 64 * (1 + operands_); }
 
 private:
-    const Card &card_;
+    bool refuse(const char *why) noexcept {
+        why_ = why;
+        return false;
+    }
+    /* Whether a graph may use memory a write to which was lost: only to write it anew, whole. */
+    bool intact(const ggml_tensor *tensor, std::uint64_t address, std::uint64_t bytes) noexcept;
+
+    Card &card_;
     unsigned char *block_;
     std::uint32_t kernel_ = 0;
     std::uint32_t operands_ = 0;
+    const char *why_ = "not an operation that the card runs";
 };
 
 /* Whether the card runs a node: types, shapes, strides, overlap and parameters as docs/kernels.md has
