@@ -28,12 +28,22 @@ const TRIES: u32 = 12;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// A row: family, configuration, and whether each of its checks is OK.
+/// How a row's checks ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Each is OK.
+    Passed,
+    /// One was skipped, and none is anything else.
+    Skipped,
+    Failed,
+}
+
+/// A row: family, configuration, and its checks.
 #[derive(Debug, PartialEq, Eq)]
 struct Row {
     name: String,
     device: String,
-    ok: bool,
+    state: State,
     checks: String,
 }
 
@@ -53,11 +63,25 @@ fn rows(out: &str) -> Vec<Row> {
             table.then(|| Row {
                 name: format!("{family} {config}"),
                 device: (*device).to_owned(),
-                ok: checks.iter().all(|check| check.starts_with("OK")),
+                state: state(&checks),
                 checks: checks.join(", "),
             })
         })
         .collect()
+}
+
+fn state(checks: &[&str]) -> State {
+    let begin = |word: &str| {
+        checks
+            .iter()
+            .filter(|check| check.starts_with(word))
+            .count()
+    };
+    match (begin("OK"), begin("SKIP")) {
+        (ok, _) if ok == checks.len() => State::Passed,
+        (ok, skipped) if ok + skipped == checks.len() => State::Skipped,
+        _ => State::Failed,
+    }
 }
 
 fn without_colours(text: &str) -> String {
@@ -80,21 +104,31 @@ pub fn run(root: &Root, card: &Card, pinned: &Pinned, found: &mut Pinned, report
                     report.case(&gone, Err("pinned, and there is no such row".to_owned()));
                 }
                 for row in rows {
-                    let key = format!("arch {}", row.name);
-                    if row.ok {
-                        found.0.insert(key.clone(), 1);
+                    if row.state == State::Passed {
+                        found.0.insert(format!("arch {}", row.name), 1);
                     }
-                    let name = format!("test-llama-archs {}", row.name);
-                    let words = format!("{}; {launches} launches by the family", row.checks);
-                    let held = pinned.holds(&key, u64::from(row.ok));
-                    report.case(
-                        &name,
-                        held.map(|()| words)
-                            .map_err(|why| format!("{}: {why}", row.checks)),
-                    );
+                    tell(&row, launches, pinned, report);
                 }
             }
             Err(why) => report.case(&name, Err(why)),
+        }
+    }
+}
+
+/// A row that failed is a failure, pinned or not; one that was skipped is a skip, unless it is pinned.
+fn tell(row: &Row, launches: u64, pinned: &Pinned, report: &mut Report) {
+    let name = format!("test-llama-archs {}", row.name);
+    let held = pinned.holds(
+        &format!("arch {}", row.name),
+        u64::from(row.state == State::Passed),
+    );
+    match (row.state, held) {
+        (State::Failed, _) => report.case(&name, Err(row.checks.clone())),
+        (_, Err(why)) => report.case(&name, Err(format!("{}: {why}", row.checks))),
+        (State::Skipped, Ok(())) => report.skip(&name, &format!("Debian's: {}", row.checks)),
+        (State::Passed, Ok(())) => {
+            let words = format!("{}; {launches} launches by the family", row.checks);
+            report.case(&name, Ok(words));
         }
     }
 }
@@ -146,7 +180,7 @@ fn on_card(root: &Root, card: &Card, family: &str) -> Result<(Vec<Row>, u64), St
             rows.len()
         ));
     }
-    if rows.iter().all(|row| row.ok) {
+    if rows.iter().all(|row| row.state != State::Failed) {
         said.success()?;
     }
     Ok((rows, launches))
@@ -154,8 +188,9 @@ fn on_card(root: &Root, card: &Card, family: &str) -> Result<(Vec<Row>, u64), St
 
 #[cfg(test)]
 mod tests {
-    use super::{missing, rows};
+    use super::{State, missing, rows, state, tell};
     use crate::pinned::Pinned;
+    use crate::report::Report;
 
     #[test]
     fn a_row_is_ok_when_each_check_is() {
@@ -164,11 +199,37 @@ mod tests {
             | llama|Meta| MoE|\u{1b}[1;33mSKIP\u{1b}[0m | \u{1b}[1;33mSKIP\u{1b}[0m|SKIP |\n";
         let rows = rows(table);
         assert_eq!(rows.len(), 2);
-        assert_eq!((&*rows[0].name, rows[0].ok), ("llama Dense", true));
-        assert_eq!((&*rows[1].name, rows[1].ok), ("llama MoE", false));
+        assert_eq!(
+            (&*rows[0].name, rows[0].state),
+            ("llama Dense", State::Passed)
+        );
+        assert_eq!(
+            (&*rows[1].name, rows[1].state),
+            ("llama MoE", State::Skipped)
+        );
         assert_eq!(rows[1].device, "Meta");
         let keys = ["arch llama Dense", "arch llama Both", "arch olmo2 Dense"];
         let pinned = Pinned(keys.map(|key| (key.to_owned(), 1)).into());
         assert_eq!(missing(&pinned, "llama", &rows), ["arch llama Both"]);
+    }
+    #[test]
+    fn a_row_that_fails_is_a_failure_though_nobody_pinned_it() {
+        assert_eq!(state(&["OK (0)", "SKIP", "OK"]), State::Skipped);
+        assert_eq!(state(&["OK (0)", "FAIL (1)", "SKIP"]), State::Failed);
+        assert_eq!(state(&["", "OK", "OK"]), State::Failed);
+        let table =
+            "| llama|Jalapeno|Dense|OK (0)|FAIL|OK|\n| llama|Jalapeno|MoE|SKIP|SKIP|SKIP|\n";
+        let rows = rows(table);
+        let closed = |row: usize, pinned: &Pinned| {
+            let mut report = Report::default();
+            tell(&rows[row], 1, pinned, &mut report);
+            report.close()
+        };
+        let nothing = Pinned::default();
+        assert!(!closed(0, &nothing));
+        assert!(closed(1, &nothing));
+        let both = ["arch llama Dense", "arch llama MoE"];
+        let pinned = Pinned(both.map(|key| (key.to_owned(), 1)).into());
+        assert!(!closed(0, &pinned) && !closed(1, &pinned));
     }
 }

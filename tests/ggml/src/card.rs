@@ -26,17 +26,21 @@ pub struct Card {
 impl Card {
     /// Starts one whose socket and log are in `folder`, with these faults armed.
     pub fn start(folder: &Path, faults: &[&str]) -> io::Result<Self> {
-        let program = program()?;
+        let words: Vec<&str> = faults.iter().flat_map(|fault| ["--fault", fault]).collect();
+        Self::with(folder, &words)
+    }
+
+    /// Starts one with these words for the emulator.
+    pub fn with(folder: &Path, words: &[&str]) -> io::Result<Self> {
+        let program = program("jalapeno-emulator")?;
         let socket = folder.join("card");
         let log = File::create(folder.join("card.log"))?;
         let mut command = Command::new(&program);
         command.arg("--socket").arg(&socket);
         let ours = std::process::id().to_string();
         command.args(["--parent-pid", ours.as_str()]);
-        for fault in faults {
-            command.args(["--fault", fault]);
-        }
         let mut emulator = command
+            .args(words)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -60,6 +64,11 @@ impl Card {
         Ok(card)
     }
 
+    /// The tool that starts cards of its own.
+    pub fn tool() -> io::Result<PathBuf> {
+        program("jalctl")
+    }
+
     /// What JAL... finds it by.
     pub fn devices(&self) -> String {
         format!("JALAPENO_DEVICES=vfio-user:{}", self.socket.display())
@@ -71,6 +80,17 @@ impl Card {
         kill(Pid::from_raw(pid), Signal::SIGUSR1)?;
         let counted: serde_json::Value = serde_json::from_str(&self.line("counted ")?)?;
         Ok(serde_json::from_value(counted["launches"].clone())?)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.emulator.id()
+    }
+
+    /// Launches of one kernel until now.
+    pub fn launches_of(&self, kernel: &str) -> Result<u64, String> {
+        let all = self.launches().map_err(|why| why.to_string())?;
+        Ok(all.get(kernel).copied().unwrap_or(0))
     }
 
     /// Bytes of the emulator that are in memory.
@@ -112,16 +132,18 @@ pub fn grown(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> BTr
         .collect()
 }
 
-/// The emulator of `make all`, or of this build.
-fn program() -> io::Result<PathBuf> {
-    let beside = std::env::current_exe()?.with_file_name("jalapeno-emulator");
-    let release = beside.with_file_name("../release/jalapeno-emulator");
+/// A program of `make all`, or of this build.
+fn program(name: &str) -> io::Result<PathBuf> {
+    let beside = std::env::current_exe()?.with_file_name(name);
+    let release = beside.with_file_name(format!("../release/{name}"));
     for path in [release, beside] {
         if path.is_file() {
             return Ok(path);
         }
     }
-    Err(io::Error::other("no emulator is built; run `make all`"))
+    Err(io::Error::other(format!(
+        "no {name} is built; run `make all`"
+    )))
 }
 
 #[cfg(test)]

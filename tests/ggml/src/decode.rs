@@ -11,7 +11,7 @@ use crate::root::{Root, Said, TESTS};
 /// The model that was trained for the demo.
 pub const TRAINED: &str = "libjalapeno/examples/model/kjv.gguf";
 /// Words of the trained model, and of test-llama-archs' models.
-const WORDS: usize = 256;
+pub const WORDS: usize = 256;
 const WORDS_OF_RANDOM: usize = 128;
 
 /// What greedy decoding begins with, 200 tokens each: the model's context is 256.
@@ -23,6 +23,13 @@ const PROMPTS: [&str; 5] = [
     "Now king Solomon",
 ];
 const TOKENS: u32 = 200;
+/// What the prompts give together: the goal of the gate.
+const PLACES: usize = 1000;
+
+/// Launches of MUL_MAT a token takes at least: of the trained model, six layers of seven matrices.
+pub const MATRICES: u64 = 42;
+/// The same of test-llama-archs' llama.
+const MATRICES_OF_RANDOM: u64 = 14;
 
 /// Longer than the plug-in waits for a graph.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -32,7 +39,7 @@ const DEADLINE: Duration = Duration::from_secs(300);
 const QUANTISED: f32 = 1e-4;
 
 /// Weights' types by ggml's name, as llama-quantize takes it.
-pub const TYPES: [&str; 4] = ["q8_0", "q4_0", "q4_K", "q6_K"];
+pub const TYPES: [&str; 5] = ["f16", "q8_0", "q4_0", "q4_K", "q6_K"];
 
 /// `decode` with these words; on the CPU when there is no card.
 pub fn decode(root: &Root, card: Option<&Card>, words: &[&str]) -> Result<Said, String> {
@@ -84,18 +91,18 @@ pub fn greedy(root: &Root, card: &Card, kind: &str) -> Result<String, String> {
     let mut all = Compared::default();
     for prompt in PROMPTS {
         let one = both(root, card, (&plain, model), prompt, WORDS)?;
-        if !one.differing.is_empty() {
-            return Err(format!("\"{prompt}\": other tokens: {one:?}"));
-        }
+        one.held().map_err(|why| format!("\"{prompt}\": {why}"))?;
         all.places += one.places;
         all.near += one.near;
         all.furthest = all.furthest.max(one.furthest);
     }
+    if all.places != PLACES {
+        return Err(format!("{} places, not {PLACES}", all.places));
+    }
     let now = card.launches().map_err(|why| why.to_string())?;
     let launches: BTreeMap<String, u64> = grown(&before, &now);
-    // Six layers of seven matrices.
     let matrices = launches.get("MUL_MAT").copied().unwrap_or(0);
-    let least = 42 * all.places as u64;
+    let least = MATRICES * all.places as u64;
     if matrices < least {
         return Err(format!(
             "{matrices} launches of MUL_MAT, at least {least} were to be"
@@ -149,6 +156,7 @@ pub fn quantised(root: &Root, card: &Card, kind: &str) -> Result<String, String>
         let to = root.run.display().to_string();
         make(root, &[&program, "-a", "llama", "-s", "42", "-o", &to])?;
     }
+    let before = card.launches_of("MUL_MAT")?;
     // 384 columns are no multiple of 256.
     let pure = ["llama-quantize", "--pure", "--tensor-type", "ffn_down=q8_0"];
     make(root, &[&pure[..], &[&random, &model, kind, "1"]].concat())?;
@@ -170,6 +178,11 @@ pub fn quantised(root: &Root, card: &Card, kind: &str) -> Result<String, String>
         "any bytes do",
         WORDS_OF_RANDOM,
     )?;
+    let launches = card.launches_of("MUL_MAT")? - before;
+    let least = MATRICES_OF_RANDOM * found.places as u64;
+    if launches < least {
+        return Err(format!("{launches} launches of MUL_MAT, not {least}"));
+    }
     let (cpu, on_cpu) = (read(&root.file("cpu"))?, root.file("cpu-quantised"));
     let (tokens, told) = (TOKENS.to_string(), root.file("tokens"));
     let words = [
@@ -185,7 +198,7 @@ pub fn quantised(root: &Root, card: &Card, kind: &str) -> Result<String, String>
     decode(root, None, &words)?.success()?;
     let own = compare(&cpu, &read(&on_cpu)?, WORDS_OF_RANDOM)?;
     let told = format!(
-        "furthest logit {:.1e} of {} places, at most {QUANTISED:.0e}; the CPU's own, which rounds activations: {:.1e}",
+        "furthest logit {:.1e} of {} places, at most {QUANTISED:.0e}; the CPU's own, which rounds activations: {:.1e}; {launches} launches of MUL_MAT",
         found.furthest, found.places, own.furthest
     );
     if found.furthest <= QUANTISED && found.differing.is_empty() {

@@ -1,12 +1,16 @@
 //! The ggml tests: llama.cpp as Debian builds it decodes on the emulated card, through our plug-in.
 
 mod archs;
+mod broken;
 mod card;
+mod command;
 mod decode;
 mod endurance;
 mod logits;
 mod ops;
 mod pinned;
+mod plug_in;
+mod reference;
 mod report;
 mod root;
 
@@ -19,20 +23,22 @@ use root::{Missing, Root};
 
 const HELP: &str = "\
 usage: ggml-tests [GATE...] [OPERATION...]
-gates: ops archs greedy quantised long faults bench; without any, all of them
+gates: ops archs greedy quantised bench plug-in command faults long; without any, all of them
 quick: all of them but the slow operations and most faults
 operations, as ggml names them (MUL_MAT): of the gate ops, these alone
 BLESS=1 writes tests/ggml/pinned anew";
 
-const GATES: [&str; 8] = [
+const GATES: [&str; 10] = [
     "quick",
     "ops",
     "archs",
     "greedy",
     "quantised",
-    "long",
-    "faults",
     "bench",
+    "plug-in",
+    "command",
+    "faults",
+    "long",
 ];
 
 fn main() -> ExitCode {
@@ -103,13 +109,18 @@ fn run(
     if wanted("bench") {
         report.case("llama-bench on the card", endurance::bench(root, &fresh()?));
     }
+    if wanted("plug-in") {
+        report.case("the plug-in computes nothing", plug_in::no_arithmetic(root));
+        report.case("its ranges of spoiled memory", plug_in::spoiled(root));
+        let name = "another version of ggml is refused";
+        report.case(name, plug_in::other_version(root, &fresh()?));
+    }
+    if wanted("command") {
+        let name = "the command of integrations/ggml/README.md";
+        report.case(name, command::run(root, &fresh()?));
+    }
     if wanted("faults") {
-        // All but the first take the plug-in's deadline, two minutes each.
-        let count = if quick { 1 } else { endurance::FAULTS.len() };
-        for fault in &endurance::FAULTS[..count] {
-            let name = format!("a card that fails by {fault} is an error, and the next run works");
-            report.case(&name, endurance::broken(root, fault));
-        }
+        broken::run(root, quick, report);
     }
     if wanted("long") {
         let name = "10,000 tokens with context shift in steady memory";

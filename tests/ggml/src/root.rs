@@ -78,11 +78,7 @@ impl Root {
         };
         fs::create_dir_all(&root.run).map_err(failed)?;
         match root.run(None, &["true"], Duration::from_secs(20)) {
-            Ok(said) if said.code == Some(0) => {}
-            Ok(said) => {
-                let why = said.err.lines().last().unwrap_or("no reason").to_owned();
-                return Err(Missing::Skipped(format!("no chroot in a namespace: {why}")));
-            }
+            Ok(said) => entered(&said)?,
             Err(why) => return Err(failed(why)),
         }
         ask(&root.home.join("build"), &[])?;
@@ -104,6 +100,15 @@ impl Root {
         self.run.join(name).display().to_string()
     }
 
+    /// What a program finds the plug-in by.
+    pub fn environment(&self) -> [String; 2] {
+        let plug_in = self.built.join("libggml-jalapeno.so");
+        [
+            format!("LD_LIBRARY_PATH={}", self.library.display()),
+            format!("GGML_BACKEND_PATH={}", plug_in.display()),
+        ]
+    }
+
     /// Runs a program inside; with a card, the plug-in is loaded and finds it.
     pub fn run(&self, card: Option<&Card>, words: &[&str], within: Duration) -> io::Result<Said> {
         let (out, err) = (self.run.join("out"), self.run.join("err"));
@@ -111,10 +116,8 @@ impl Root {
         command.args(["--pdeathsig", "KILL", "--"]);
         command.arg(self.home.join("inside"));
         if let Some(card) = card {
-            let plug_in = self.built.join("libggml-jalapeno.so");
             command.arg("env").arg(card.devices());
-            command.arg(format!("LD_LIBRARY_PATH={}", self.library.display()));
-            command.arg(format!("GGML_BACKEND_PATH={}", plug_in.display()));
+            command.args(self.environment());
         }
         let mut child = command
             .args(words)
@@ -140,6 +143,22 @@ impl Root {
             err: read(err)?,
             code,
         })
+    }
+}
+
+/// Whether `true` could be run in the root. Where the system refuses namespaces or mounts it cannot be had
+/// here; anything else is a failure.
+fn entered(said: &Said) -> Result<(), Missing> {
+    let refused = |line: &&str| line.starts_with("unshare: ") || line.starts_with("mount: ");
+    let refusal = said.err.lines().rev().find(refused);
+    match (said.code, refusal) {
+        (Some(0), _) => Ok(()),
+        (Some(NOT_TO_BE_HAD), _) => Err(Missing::Skipped(said.err.trim_end().to_owned())),
+        (Some(_), Some(why)) => Err(Missing::Skipped(format!("no chroot in a namespace: {why}"))),
+        _ => {
+            let why = said.success().err().unwrap_or_default();
+            Err(Missing::Failed(format!("run `true` in the root: {why}")))
+        }
     }
 }
 
@@ -174,5 +193,38 @@ fn ask(script: &Path, things: &[&str]) -> Result<(), Missing> {
             Err(Missing::Skipped(why.to_owned()))
         }
         _ => Err(failed(format!("{status}; {last}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Missing, Said, entered};
+
+    #[test]
+    fn only_a_refused_namespace_or_mount_is_a_skip() {
+        let said = |code, err: &str| {
+            entered(&Said {
+                out: String::new(),
+                err: err.to_owned(),
+                code,
+            })
+        };
+        assert!(said(Some(0), "words").is_ok());
+        let refused = "unshare: unshare failed: Operation not permitted\n";
+        assert!(matches!(said(Some(1), refused), Err(Missing::Skipped(_))));
+        let mount = "mount: /proc: permission denied.\n";
+        assert!(matches!(said(Some(32), mount), Err(Missing::Skipped(_))));
+        let inside = "inside: skipped: the program unshare is not installed\n";
+        assert!(matches!(said(Some(77), inside), Err(Missing::Skipped(_))));
+        for (code, err) in [
+            (
+                Some(127),
+                "chroot: failed to run command 'true': No such file",
+            ),
+            (Some(139), ""),
+            (None, "unshare: words of a killed one"),
+        ] {
+            assert!(matches!(said(code, err), Err(Missing::Failed(_))), "{err}");
+        }
     }
 }
