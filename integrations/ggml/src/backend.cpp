@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * A backend: computes graphs. A graph that is new goes out as one batch of LAUNCH packets with one
- * doorbell. One that comes again (ggml gives it the same number) is recorded, and from then on run by
- * one packet. Either way the call waits, so that a failed job is a failed status.
+ * doorbell. One that comes again (ggml gives it the same number, or builds it anew to the same bytes) is
+ * recorded, and from then on run by one packet. Either way the call waits, so that a failed job is a failed status.
  */
 #include <cinttypes>
 #include <new>
@@ -142,8 +142,10 @@ jal_status record(Card &card, const Batch &batch, jal_graph graph) noexcept {
 }
 
 void forget(Recorded &kept) noexcept {
-    if (kept.uid != 0) jal_graph_destroy(kept.graph);
-    kept = Recorded{};
+    if (kept.count != 0) jal_graph_destroy(kept.graph);
+    kept.uid = 0;
+    kept.count = 0;
+    kept.image.clear();
 }
 
 /* Keeps the graph that was just computed as a recorded one. False: it cannot be recorded. */
@@ -166,26 +168,40 @@ bool keep(Card &card, std::uint64_t uid, ggml_tensor *const *nodes, int count, c
     place.uid = uid;
     place.nodes = nodes;
     place.count = count;
+    place.image.take(nodes, count);
     place.graph = graph;
     return true;
 }
 
-/* Notes that a graph was computed; one that was noted before is recorded, or known not to be. */
+/* Notes that a graph was computed. One that has the number or the looks of an earlier one is recorded. */
 void note(Card &card, std::uint64_t uid, ggml_tensor *const *nodes, int count, const Batch &batch) noexcept {
-    if (uid == 0 || !card.records || batch.packets < 2) return;
+    if (!card.records || batch.packets < 2) return;
     for (Seen &seen : card.seen) {
-        if (seen.uid != uid) continue;
-        if (!seen.hopeless) seen.hopeless = !keep(card, uid, nodes, count, batch);
+        const bool numbered = uid != 0 && seen.uid == uid;
+        if (!numbered && (seen.count != count || seen.first != nodes[0])) continue;
+        if (!numbered) seen.hopeless = false;
+        seen.uid = uid;
+        if (seen.hopeless || (!numbered && card.unrepeated >= UNREPEATED_MOST)) return;
+        if (!numbered) card.unrepeated++;
+        seen.hopeless = !keep(card, uid, nodes, count, batch);
         return;
     }
-    card.seen[card.oldest_seen] = Seen{uid, false};
+    card.seen[card.oldest_seen] = Seen{uid, nodes[0], count, false};
     card.oldest_seen = (card.oldest_seen + 1) % GRAPHS;
 }
 
+/* The recorded graph that is this one: by ggml's number, or because it was built anew and looks the same. */
 Recorded *find(Card &card, std::uint64_t uid, ggml_tensor *const *nodes, int count) noexcept {
-    if (uid == 0) return nullptr;
-    for (Recorded &kept : card.recorded)
-        if (kept.uid == uid && kept.nodes == nodes && kept.count == count) return &kept;
+    if (uid != 0)
+        for (Recorded &kept : card.recorded)
+            if (kept.uid == uid && kept.nodes == nodes && kept.count == count) return &kept;
+    for (Recorded &kept : card.recorded) {
+        if (kept.count != count || !kept.image.is(nodes, count)) continue;
+        kept.uid = uid;
+        kept.nodes = nodes;
+        card.unrepeated = 0;
+        return &kept;
+    }
     return nullptr;
 }
 

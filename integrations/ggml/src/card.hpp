@@ -11,6 +11,7 @@
 #include <ggml-backend-impl.h>
 #include <jalapeno.h>
 
+#include "image.hpp"
 #include "spoiled.hpp"
 
 namespace jal_ggml {
@@ -25,18 +26,23 @@ constexpr std::uint64_t STAGE_BYTES = 256u << 10;
 constexpr std::uint64_t STAGED_MOST = 64u << 10;
 /* Recorded graphs that are kept. */
 constexpr std::size_t GRAPHS = 16;
+/* Graphs that are recorded for their looks alone, without one of them coming again. */
+constexpr unsigned UNREPEATED_MOST = 8;
 
 /* A ggml graph that came again, as the card's own recorded graph. */
 struct Recorded {
-    std::uint64_t uid = 0; /* 0: none */
+    std::uint64_t uid = 0; /* ggml's number for it; 0: none */
     ggml_tensor *const *nodes = nullptr;
-    int count = 0;
+    int count = 0; /* 0: there is none */
+    Image image;   /* by which it is known when it was built anew */
     jal_graph graph{};
 };
 
-/* Numbers of ggml's graphs that were computed lately and are not recorded. */
+/* A graph that was computed lately and was not recorded then. */
 struct Seen {
-    std::uint64_t uid = 0; /* 0: none */
+    std::uint64_t uid = 0;
+    const ggml_tensor *first = nullptr;
+    int count = 0;         /* 0: none */
     bool hopeless = false; /* it came again and could not be recorded */
 };
 
@@ -76,7 +82,8 @@ struct Card {
     std::size_t oldest_seen = 0;
     Recorded recorded[GRAPHS];
     std::size_t oldest = 0;
-    bool records = true; /* until the device turns out to have no graphs */
+    bool records = true;         /* until the device turns out to have no graphs */
+    unsigned unrepeated = 0;     /* graphs recorded for their looks since one of them came again */
 
     /* Opens it if it is not open. False: it cannot be had, and the log says why. */
     bool ready() noexcept;

@@ -319,11 +319,6 @@ constexpr Table all_rows() noexcept {
 
 constexpr Table TABLE = all_rows();
 
-bool view_or_none(ggml_op op) noexcept {
-    return op == GGML_OP_NONE || op == GGML_OP_RESHAPE || op == GGML_OP_VIEW || op == GGML_OP_PERMUTE ||
-           op == GGML_OP_TRANSPOSE;
-}
-
 /* The rules that hold for all operands of a node. */
 bool permitted(Node n, const Row &row) noexcept {
     if (!operand_permitted(n) || !spread(n)) return false;
@@ -382,6 +377,10 @@ bool supported(const ggml_tensor *node) noexcept {
     if (node->op < 0 || node->op >= GGML_OP_COUNT) return false;
     const Row &row = TABLE.of[node->op];
     return row.fits != nullptr && node->src[0] != nullptr && permitted(node, row) && row.fits(node);
+}
+
+std::uint32_t sources_of(const ggml_tensor *node) noexcept {
+    return node->op < 0 || node->op >= GGML_OP_COUNT ? 0 : TABLE.of[node->op].sources;
 }
 
 bool compose(const ggml_tensor *node, Launch &launch) noexcept {

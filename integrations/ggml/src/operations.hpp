@@ -68,6 +68,18 @@ private:
  * them. Addresses need not be known. */
 bool supported(const ggml_tensor *node) noexcept;
 
+/* Whether an operation is none that anybody runs: a view, or a tensor that is there. */
+inline bool view_or_none(ggml_op op) noexcept {
+    return op == GGML_OP_NONE || op == GGML_OP_RESHAPE || op == GGML_OP_VIEW || op == GGML_OP_PERMUTE ||
+           op == GGML_OP_TRANSPOSE;
+}
+
+/* Which of a node's sources the card would read, a bit each. */
+std::uint32_t sources_of(const ggml_tensor *node) noexcept;
+
+/* `supported`, as ggml asks for it, with its answers remembered. */
+bool device_supports(ggml_backend_dev_t device, const ggml_tensor *node);
+
 /* Whether a node is nothing to be run: a view, an empty tensor, one that ggml does not want computed. */
 bool nothing_to_run(const ggml_tensor *node) noexcept;
 

@@ -44,10 +44,8 @@ ggml_backend_t device_backend(ggml_backend_dev_t device, const char *) { return 
 
 ggml_backend_buffer_type_t device_buffers(ggml_backend_dev_t device) { return &card_of(device).buffers; }
 
-bool device_supports(ggml_backend_dev_t, const ggml_tensor *node) { return supported(node); }
-
 bool device_supports_buffers(ggml_backend_dev_t device, ggml_backend_buffer_type_t type) {
-    return type == &card_of(device).buffers;
+    return type->device == device; /* a card has one type of buffer */
 }
 
 ggml_backend_device_i device_table() noexcept {
