@@ -226,7 +226,7 @@ pub fn print(text: &str) -> Result<(), Problem> {
     give(text).map(|_| ())
 }
 
-/// As [`print`], and says whether somebody still reads.
+/// As [`print()`], and says whether somebody still reads.
 pub fn give(text: &str) -> Result<bool, Problem> {
     let mut out = anstream::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -59,7 +59,8 @@ enum Life {
 #[derive(Debug)]
 struct Watch {
     life: Mutex<Life>,
-    address: u64,
+    /// Address and bytes, as this session's jobs name them.
+    range: (u64, u64),
     core: Weak<Core>,
 }
 
@@ -78,8 +79,18 @@ impl Generational for Watch {
         *life = Life::Stale;
         // Under the lock: the address is nobody else's as long as its owner has not let go.
         if let Some(core) = self.core.upgrade() {
-            core.end(self.address);
+            core.end(self.range.0);
         }
+    }
+
+    fn is_idle(&self) -> bool {
+        let (address, bytes) = self.range;
+        let core = self.core.upgrade();
+        core.is_none_or(|core| !core.names(address, bytes))
+    }
+
+    fn lose(&self, _why: &'static str) {
+        self.expire();
     }
 }
 
@@ -130,7 +141,7 @@ impl Session {
         core.adopt_peer(&memory);
         let watch = Arc::new(Watch {
             life: Mutex::new(Life::Good),
-            address: memory.range().0,
+            range: memory.range(),
             core: Arc::downgrade(core),
         });
         for device in [device, peer] {

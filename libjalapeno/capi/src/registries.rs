@@ -131,6 +131,7 @@ pub(crate) fn close_graph(handle: u64) -> Result<(), Failure> {
 }
 
 /// Frees a buffer, unless an unfinished packet names it.
+#[expect(clippy::result_large_err, reason = "the buffer itself comes back")]
 pub(crate) fn free_buffer(handle: u64) -> Result<(), Failure> {
     let freed = BUFFERS.remove(
         handle,

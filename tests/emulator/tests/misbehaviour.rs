@@ -189,7 +189,7 @@ fn d40_d45_d48_d49_registers_say_what_cannot_be() {
         (0, u32::MAX)
     );
     // TIME is the record at 0x1068.
-    let ticks = |offset| read("time-absurd", 0x1068 + offset);
+    let ticks = |offset: u64| read("time-absurd", 0x1068 + offset);
     assert_eq!((ticks(0) & 0xFFFF, ticks(8), ticks(12)), (4, 1, 0));
 }
 

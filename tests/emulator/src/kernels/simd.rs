@@ -166,12 +166,14 @@ impl Tiles {
     ) -> usize {
         let w = std::array::from_fn(|i| self.w.wrapping_add((r + i) * self.w_apart));
         let x = std::array::from_fn(|i| self.x.wrapping_add((c + i) * self.x_apart));
-        // SAFETY: rows and columns that are there, by the caller's promise.
         let sums: [[f32; R]; C] = match level {
+            // SAFETY: the processor has it; rows and columns that are there, by the caller's promise.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => unsafe { wide::tile(w, x, self.k) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => unsafe { narrow::tile(w, x, self.k) },
+            // SAFETY: rows and columns that are there, by the caller's promise.
             _ => unsafe { plain_tile(w, x, self.k) },
         };
         for (i, sums) in sums.iter().enumerate() {
