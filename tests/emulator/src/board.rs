@@ -163,14 +163,15 @@ impl Board {
         }
     }
 
-    /// Messages taken, by command, function level resets that clients asked for, and kernels that
-    /// ran, by name, as JSON: for who measures.
+    /// Messages taken, by command, function level resets that clients asked for, doorbells that came
+    /// as messages, and kernels that ran, by name, as JSON: for who measures.
     #[must_use]
     pub fn counted(&self) -> serde_json::Value {
         let taken = |server: &Server| Tally::of_messages(&server.shared().messages);
         serde_json::json!({
             "messages": self.server.as_ref().map(taken),
             "resets": self.server.as_ref().map(|server| server.shared().resets.load(Ordering::Relaxed)),
+            "doorbells": self.card.doorbells_rung.load(Ordering::Relaxed),
             "launches": Tally::of_launches(&self.card.launches),
         })
     }
@@ -257,6 +258,9 @@ impl Function for Card {
             2 => {
                 let offset = usize::try_from(offset).unwrap_or(usize::MAX);
                 self.doorbells.write(offset, from);
+                if Doorbells::is_tail(offset) {
+                    self.doorbells_rung.fetch_add(1, Ordering::Relaxed);
+                }
                 self.wake();
             }
             _ => {
@@ -274,7 +278,9 @@ impl Function for Card {
 
     fn backing(&self, bar: u32) -> Option<Backing<'_>> {
         let (file, bytes) = match bar {
-            2 => (self.doorbells.file(), self.doorbells.bytes() as u64),
+            2 if self.options.doorbells_mapped => {
+                (self.doorbells.file(), self.doorbells.bytes() as u64)
+            }
             4 => (self.hbm.file(), self.hbm.bytes()),
             _ => return None,
         };

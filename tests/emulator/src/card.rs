@@ -91,6 +91,8 @@ pub struct Card {
     pub hbm: Hbm,
     /// Its doorbells.
     pub doorbells: Doorbells,
+    /// Writes to a queue's TAIL that came as messages.
+    pub doorbells_rung: AtomicU64,
     /// The slot it is in.
     pub host: Arc<dyn Host>,
     /// What it did.
@@ -169,6 +171,7 @@ impl Card {
             identity: Identity::new(&options),
             capabilities: capabilities(&options, hbm.bytes()),
             doorbells: Doorbells::new(queues)?,
+            doorbells_rung: AtomicU64::new(0),
             hbm,
             host,
             meter: Meter::default(),

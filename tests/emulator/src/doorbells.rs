@@ -54,6 +54,12 @@ impl Doorbells {
         (queues as usize * DOORBELL_STRIDE as usize).next_power_of_two()
     }
 
+    /// Whether a write there is to a queue's TAIL.
+    #[must_use]
+    pub const fn is_tail(offset: usize) -> bool {
+        offset % DOORBELL_STRIDE as usize == Tail::OFFSET as usize
+    }
+
     /// BAR2's size in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -126,6 +132,23 @@ impl Doorbell {
     pub fn clear(self) {
         for offset in [Tail::OFFSET, Arm::OFFSET, Resume::OFFSET] {
             self.0.store(offset as usize, 0, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_page_has_one_tail() {
+        let stride = DOORBELL_STRIDE as usize;
+        for queue in [0, 1, 63] {
+            let tail = queue * stride + Tail::OFFSET as usize;
+            assert!(Doorbells::is_tail(tail));
+            for register in [Arm::OFFSET, Resume::OFFSET] {
+                assert!(!Doorbells::is_tail(queue * stride + register as usize));
+            }
         }
     }
 }

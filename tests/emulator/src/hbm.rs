@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
@@ -57,6 +57,11 @@ impl Hbm {
         let map = MmapOptions::new()
             .len(usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?)
             .map_raw(&file)?;
+        // A chunk is a huge page: reading weights costs few page walks. Where the host has none to
+        // give, small pages do.
+        if let Err(error) = map.advise(Advice::HugePage) {
+            log::debug!("huge pages for HBM: {error}");
+        }
         let words = bytes.div_ceil(CHUNK_BYTES).div_ceil(64);
         Ok(Self {
             file,

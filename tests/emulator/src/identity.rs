@@ -51,6 +51,8 @@ pub struct Options {
     pub bar0_bytes: u64,
     /// How long a scrub takes. The card says twice as much, or 30 s where it takes none.
     pub scrub: Duration,
+    /// Whether the owner may map the doorbells; otherwise each is a message, and counted.
+    pub doorbells_mapped: bool,
     /// Threads that compute; 0: as many as the host has processors.
     pub threads: usize,
     /// Faults armed from the start.
@@ -69,6 +71,7 @@ impl Default for Options {
             msix: true,
             bar0_bytes: BAR0_BYTES,
             scrub: Duration::ZERO,
+            doorbells_mapped: true,
             threads: 0,
             faults: Vec::new(),
         }

@@ -15,7 +15,8 @@ use nix::sys::signal::{SigSet, Signal};
 /// Serves an emulated Jalapeño card as a vfio-user device.
 ///
 /// Prints one line when it is ready and ends on SIGTERM or SIGINT. On SIGUSR1 it prints a line
-/// with what it counted: messages by command, function level resets, launches by kernel.
+/// with what it counted: messages by command, function level resets, doorbells where each is a
+/// message, launches by kernel.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -47,6 +48,9 @@ struct Arguments {
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 0,
           value_parser = clap::value_parser!(u64).range(..=60_000))]
     scrub_ms: u64,
+    /// Do not let the doorbells be mapped: each is a message then, and counted.
+    #[arg(long)]
+    doorbells_by_message: bool,
     /// Threads that compute; 0: one a processor.
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -111,6 +115,7 @@ fn serve(arguments: Arguments) -> Result<(), String> {
         msix: !arguments.no_msix,
         bar0_bytes: arguments.bar0,
         scrub: Duration::from_millis(arguments.scrub_ms),
+        doorbells_mapped: !arguments.doorbells_by_message,
         threads: arguments.threads,
         faults: arguments.fault,
         ..defaults
