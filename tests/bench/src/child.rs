@@ -19,9 +19,23 @@ pub struct Peer {
 impl Peer {
     /// Starts a peer on a core.
     pub fn start(bench: &Bench, program: &Path, core: usize) -> Result<Self, String> {
+        Self::start_with(bench, program, core, &[])
+    }
+
+    /// Starts one with arguments.
+    pub fn start_with(
+        bench: &Bench,
+        program: &Path,
+        core: usize,
+        arguments: &[&str],
+    ) -> Result<Self, String> {
         let name = program.display().to_string();
         Cores::pin(core)?;
         let started = Command::new(program)
+            .args(arguments)
+            // What this environment makes of OpenBLAS is not what a user has.
+            .env_remove("OPENBLAS_CORETYPE")
+            .env_remove("OPENBLAS_L2_SIZE")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn();

@@ -10,15 +10,22 @@ mod bench;
 mod child;
 mod copy;
 mod cores;
+mod decode;
 mod emulator;
+mod energy;
 mod figure;
 mod graph;
 mod idle;
 mod instructions;
+mod launch;
+mod llama;
+mod matmul;
 mod memory;
+mod model;
 mod nop;
 mod opening;
 mod ping_pong;
+mod plugin;
 mod rate;
 mod readme;
 mod register_read;
@@ -43,6 +50,10 @@ const ROOMS: &[Room] = &[
     ("round trips", round_trip::PLANS, round_trip::measure),
     ("rate", rate::PLANS, rate::measure),
     ("copies", copy::PLANS, copy::measure),
+    ("products", matmul::PLANS, matmul::measure),
+    ("decoding", decode::PLANS, decode::measure),
+    ("plug-in", plugin::PLANS, plugin::measure),
+    ("energy", energy::PLANS, energy::measure),
     ("wake", wake::PLANS, wake::measure),
     ("idle", idle::PLANS, idle::measure),
     (
