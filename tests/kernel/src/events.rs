@@ -18,6 +18,8 @@ pub struct Beside {
     pub modules: &'static [&'static str],
     /// More kernel parameters.
     pub append: &'static str,
+    /// More options of the first cards' emulators, by card.
+    pub options: &'static [&'static [&'static str]],
     /// The only legs it runs on, and why not on others.
     pub only: Option<(&'static [&'static str], &'static str)>,
 }
@@ -31,6 +33,7 @@ impl Beside {
         hangs: false,
         modules: &[],
         append: "",
+        options: &[],
         only: None,
     };
 
@@ -50,7 +53,7 @@ pub const SHIM: Beside = Beside {
 };
 
 /// See the file's head.
-pub const BOOTS: [Boot; 5] = [
+pub const BOOTS: [Boot; 6] = [
     Boot {
         name: "events",
         stock: &[],
@@ -62,6 +65,32 @@ pub const BOOTS: [Boot; 5] = [
             spares: 1,
             company: true,
             modules: &["aer_inject"],
+            ..Beside::NOTHING
+        },
+    },
+    Boot {
+        name: "trouble", // cards that are wrong, and one whose scrub is slow, fails and hangs
+        stock: &[],
+        cards: 4,
+        driver: Driver::Shim,
+        bind: "", // the stories bind them: some are to be refused
+        stories: &["events"],
+        beside: Beside {
+            options: &[
+                &["--fault", "time-absurd"],
+                &["--bar0", "4K", "--no-msix"], // whose table would be in what is missing
+                &[
+                    "--scrub-ms",
+                    "1000",
+                    "--fault",
+                    "scrub-fails@4",
+                    "--fault",
+                    "scrub-fails@5",
+                    "--fault",
+                    "scrub-overruns@6",
+                ],
+                &["--fault", "telemetry-garbage"],
+            ],
             ..Beside::NOTHING
         },
     },

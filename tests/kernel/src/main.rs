@@ -284,6 +284,8 @@ fn run_boot(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Run> {
             if number >= boot.cards {
                 more.push("--no-msix");
             }
+            let own = boot.beside.options.get(number).copied();
+            more.extend(own.unwrap_or_default());
             Card::start(&folder, number, &more)
         })
         .collect::<Result<_, _>>()?;

@@ -1,6 +1,7 @@
 //! Leaving: the host takes a card back while somebody owns it.
 
 use std::fs;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
@@ -52,10 +53,34 @@ pub fn an_owner_that_does_not_listen(stage: &Stage) -> String {
     )
 }
 
+/// Files of the shim, open and read once.
+fn shown_of(card: &str) -> Vec<(String, fs::File)> {
+    let path = function(card).path().to_owned();
+    let mut entries = fs::read_dir(path.join("hwmon")).expect("hwmon").flatten();
+    let hwmon = entries.next().expect("one").path();
+    let files = [
+        hwmon.join("temp1_input"),
+        path.join("jalapeno/generation"),
+        path.join("jalapeno/uuid"),
+    ];
+    let opened = files.into_iter().map(|file| {
+        let name = file.display().to_string();
+        until(&name, SOON, || {
+            fs::read(&file).is_ok_and(|text| !text.is_empty())
+        });
+        (name, fs::File::open(file).expect("it opens"))
+    });
+    opened.collect()
+}
+
 pub fn removed_and_found_again(stage: &Stage) -> String {
     let card = stage.card();
     let device = open(card);
     let uuid = device.info().uuid;
+    let mut shown = match stage.has_shim() {
+        true => shown_of(card),
+        false => Vec::new(),
+    };
     let wanted = device.wanted_back_fd().expect("an fd");
     assert!(!device.is_wanted_back());
     let host = ask(function(card).path().join("remove"), "1");
@@ -67,6 +92,11 @@ pub fn removed_and_found_again(stage: &Stage) -> String {
     drop(device);
     let took = answered(host);
     assert!(!function(card).is_there(), "it is gone");
+    for (name, file) in &mut shown {
+        let read = file.read(&mut [0; 64]);
+        let why = read.expect_err("no data any more").raw_os_error();
+        assert_eq!(why, Some(libc::ENODEV), "{name}");
+    }
     let error = Device::open(card, Role::Compute).expect_err("it is gone");
     assert!(
         error

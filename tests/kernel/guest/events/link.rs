@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use jalapeno::error::Code;
+use jalapeno::hw::faults::FaultCode;
 use jalapeno::hw::packets::{Opcode, WaitOp, header};
 use jalapeno::{QueueOptions, Session};
 use nix::sys::socket::{
@@ -54,7 +55,7 @@ fn call_fatal(card: &str, bits: u32) {
 }
 
 /// The kernel's uevents from here on.
-fn uevents() -> OwnedFd {
+pub fn uevents() -> OwnedFd {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let events = socket(
         AddressFamily::Netlink,
@@ -68,7 +69,7 @@ fn uevents() -> OwnedFd {
 }
 
 /// The values of JALAPENO_EVENT in the uevents that came.
-fn announced(events: &OwnedFd) -> Vec<String> {
+pub fn announced(events: &OwnedFd) -> Vec<String> {
     let mut found = Vec::new();
     let mut bytes = vec![0; 8192];
     while let Ok(count) = recv(events.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
@@ -111,19 +112,34 @@ fn clear_dumps() {
     until("nothing is kept", SOON, || dumps().is_empty());
 }
 
-/// What made the shim keep the fault records that it kept: 24 bytes at 40 of the dump.
-fn dumped() -> String {
+/// What made the shim keep the fault records that it kept; the newest is of the job that failed, on
+/// this card. The offsets are those of docs/abi; a record begins with its code.
+fn dumped(uuid: &[u8; 16]) -> String {
     until("a dump", SOON, || !dumps().is_empty());
     let bytes = fs::read(&dumps()[0]).expect("a dump");
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"));
+    let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight"));
     assert!(bytes.starts_with(b"JALFAULT"), "{:?}", &bytes[..8]);
+    assert_eq!((word(8), word(12)), (1, 256), "version and record size");
+    assert_eq!(bytes.len(), 64 + 16 * 256);
+    assert_eq!(&bytes[24..40], uuid, "this card's");
+    let newest = usize::try_from((long(16) - 1) % 16).expect("a number");
+    let record = 64 + 256 * newest;
+    let code = FaultCode::UnmappedRead.code();
+    assert_eq!(word(record), code, "the job's failure");
     let event = String::from_utf8_lossy(&bytes[40..64]).into_owned();
-    event.trim_end_matches('\0').to_owned()
+    let event = event.trim_end_matches('\0');
+    format!(
+        "\"{event}\" with {} records, the newest {code:#06x}",
+        long(16)
+    )
 }
 
 /// An owner sleeps for a job when the link fails: it is told, lets go, and comes back.
 fn told_of(stage: &Stage, bits: u32) -> String {
     let card = stage.card();
     let device = open(card);
+    let uuid = device.info().uuid.0;
     let session = Session::new(&device).expect("a session");
     let gate = session.fence(0).expect("a fence");
     let mut queue = session.queue(QueueOptions::default()).expect("a queue");
@@ -156,11 +172,13 @@ fn told_of(stage: &Stage, bits: u32) -> String {
             said.extend(announced(&events));
             said.iter().any(|event| event == "recovered")
         });
-        assert!(said.iter().any(|event| event == "aer"), "{said:?}");
+        for wanted in ["aer", "fault"] {
+            assert!(said.iter().any(|event| event == wanted), "{said:?}");
+        }
     }
     work(&open(card), 15, 2);
     let record = match stage.has_shim() {
-        true => format!("; the shim kept \"{}\"", dumped()),
+        true => format!("; the shim kept {}", dumped(&uuid)),
         false => String::new(),
     };
     format!(
@@ -177,4 +195,43 @@ pub fn not_fatal(stage: &Stage) -> String {
 pub fn fatal(stage: &Stage) -> String {
     call_fatal(stage.card(), MALFORMED);
     told_of(stage, MALFORMED)
+}
+
+/// The first word of each BAR, and the command register's memory decoding.
+fn decoding(card: &str) -> ([u8; 24], bool) {
+    let config = fs::read(function(card).path().join("config")).expect("config space");
+    let bars = config[0x10..0x28].try_into().expect("six BARs");
+    (bars, config[4] & 2 != 0)
+}
+
+/// After a fatal error the kernel resets the link, and config space with it; nobody has the card open
+/// who would put it back.
+pub fn fatal_while_nobody_owns_it(stage: &Stage) -> String {
+    let card = stage.card();
+    call_fatal(card, MALFORMED);
+    let before = decoding(card);
+    assert!(before.1, "it decodes while it is bound");
+    let generation = function(card).path().join("jalapeno/generation");
+    let read = || fs::read_to_string(&generation).ok();
+    let was: u64 = read().and_then(|n| n.trim().parse().ok()).expect("a count");
+    let events = uevents();
+    let begin = Instant::now();
+    inject(card, MALFORMED);
+    let mut said = Vec::new();
+    until("the shim says that it recovered", SOON, || {
+        said.extend(announced(&events));
+        said.iter().any(|event| event == "recovered")
+    });
+    let took = begin.elapsed();
+    assert_eq!(decoding(card), before, "config space is as it was");
+    let mut now = 0;
+    until("its sensors answer", SOON, || {
+        now = read().and_then(|n| n.trim().parse().ok()).unwrap_or(0);
+        now > 0
+    });
+    work(&open(card), 21, 2);
+    format!(
+        "recovered after {} ms, generation {was} to {now}; opened it works",
+        took.as_millis()
+    )
 }

@@ -10,7 +10,10 @@ mod link;
 mod owners;
 mod part;
 mod plugging;
+mod refusals;
+mod scrubs;
 mod sensors;
+mod sleeping;
 mod stage;
 mod users;
 
@@ -48,7 +51,19 @@ const SHIM: &[(&str, Story)] = &[
     ("unplug-owned", plugging::out_while_owned),
     ("link-error", link::not_fatal),
     ("link-error-fatal", link::fatal),
+    ("link-error-unowned", link::fatal_while_nobody_owns_it),
     ("sensors-after-errors", sensors::after_errors),
+];
+
+const TROUBLE: &[(&str, Story)] = &[
+    ("absurd-clock", refusals::absurd_clock),
+    ("short-bar", refusals::short_bar),
+    ("garbage", refusals::garbage_is_no_data),
+    ("scrub-slow", scrubs::an_open_waits),
+    ("scrub-fails", scrubs::one_that_fails),
+    ("scrub-overruns", scrubs::one_that_never_ends),
+    ("scrub-again", scrubs::a_good_one_after_a_reset),
+    ("idle-d3", sleeping::an_unowned_card_sleeps),
 ];
 
 const BARE: &[(&str, Story)] = &[("no-iommu", bare::refused_with_the_reason)];
@@ -88,6 +103,7 @@ fn main() -> ExitCode {
         ["part", name, card] => return part::play(name, card),
         ["events"] => EVENTS,
         ["shim"] => SHIM,
+        ["trouble"] => TROUBLE,
         ["bare"] => BARE,
         ["dying"] => DYING,
         _ => {
