@@ -6,6 +6,7 @@ use bench_top::{Bench, DATA, HBM, HOST, MIB, copy, packet};
 
 const F32: u32 = 0;
 const ADD: u64 = 7;
+const COPY: u64 = 12;
 
 /// A tensor descriptor of one dimension of f32.
 fn tensor(address: u64, dtype: u32, count: u32) -> Vec<u8> {
@@ -83,6 +84,22 @@ fn operands_may_lie_in_host_memory_and_across_mappings() {
     bench.run(&mut zero, launch(ADD, bytes));
     assert_eq!(bench.bytes(HOST + 40 * MIB + 4092, 4), floats(&[2.0]));
     assert_eq!(bench.bytes(HOST + 60 * MIB, 4), floats(&[4.0]));
+}
+
+#[test]
+fn a_copy_of_nothing_is_done_whatever_its_other_sizes() {
+    let bench = Bench::new();
+    let mut zero = bench.queue_zero(6);
+    for at in 0..4 {
+        let mut empty = tensor(HBM, F32, 0);
+        empty[16..32].fill(0xFF);
+        empty[16 + 4 * at..20 + 4 * at].fill(0);
+        let bytes = block(&bench, &[empty.clone(), empty.clone()]);
+        bench.run(&mut zero, launch(COPY, bytes));
+        let bytes = block(&bench, &[empty, tensor(HBM, F32, 4)]);
+        let record = bench.fails(&mut zero, launch(COPY, bytes));
+        assert_eq!((record.code, record.operand), (0x0108, 2), "4 into none");
+    }
 }
 
 #[test]

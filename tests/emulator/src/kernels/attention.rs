@@ -5,9 +5,10 @@ use std::ops::Range;
 use super::online::Rows;
 use super::pace::Pace;
 use super::pages::Keys;
+use super::rows::INDICES;
 use super::rules::{apart, count, present};
 use super::soft_max::slope;
-use super::tensor::Operand;
+use super::tensor::{Operand, strips};
 use super::{KernelError, Level, Pool, Work};
 
 /// Longest key or value.
@@ -47,10 +48,12 @@ pub fn run(
     let blocks = rows.div_ceil(block);
     let groups = q.ne[2] as usize / job.shared() * q.ne[3] as usize;
     let each = (job.k.length() + job.v.length()) as u64;
-    let keys: u64 = (0..q.ne[3] as usize).map(|h| job.keys.of(h) as u64).sum();
-    let pairs = keys * u64::from(q.ne[1]) * u64::from(q.ne[2]);
+    let keys = job.keys.of_all(q.ne[3]);
+    let queries = u64::from(q.ne[1]).saturating_mul(q.ne[2].into());
+    let pairs = keys.saturating_mul(queries);
+    let work = pairs.saturating_mul(each);
     pool.threads
-        .split(groups * blocks, pairs * each / 4, pace, |range, goes_on| {
+        .split(groups * blocks, work / 4, pace, |range, goes_on| {
             for unit in range {
                 let begin = unit % blocks * block;
                 let piece = begin..rows.min(begin + block);
@@ -60,7 +63,9 @@ pub fn run(
             }
         })?;
     Ok(Work {
-        operations: 2 * pairs * each + 8 * pairs,
+        operations: work
+            .saturating_mul(2)
+            .saturating_add(pairs.saturating_mul(8)),
         bytes_read: operands[1..].iter().map(Operand::bytes).sum(),
         bytes_written: dst.bytes(),
     })
@@ -183,9 +188,12 @@ impl Job {
         pace: &Pace<'_>,
     ) -> Result<(), KernelError> {
         if let Some(sinks) = present(operands, SINKS) {
-            pace.spend(16 + 2 * sinks.elements())?;
             self.sinks.resize(sinks.length(), 0.0);
-            sinks.load([0; 3], 0, &mut self.sinks);
+            strips(sinks.length(), INDICES, |first, length| {
+                pace.spend(16 + 2 * length as u64)?;
+                sinks.load([0; 3], first, &mut self.sinks[first..first + length]);
+                Ok(())
+            })?;
         }
         if let Some(lengths) = present(operands, LENGTHS) {
             self.keys.measure(&lengths, LENGTHS, pace)?;

@@ -28,11 +28,11 @@ pub fn run(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> {
     if !converts(&src, &dst) {
         return Err(KernelError::Type { operand: 1 });
     }
+    if dst.is_empty() && src.is_empty() {
+        return Ok(Work::default());
+    }
     if dst.elements() != src.elements() {
         return Err(src.shape(1, 0, dst.ne[0]));
-    }
-    if dst.is_empty() {
-        return Ok(Work::default());
     }
     apart(operands, true)?;
     let (mut from, mut to) = (Cursor::new(src), Cursor::new(dst));

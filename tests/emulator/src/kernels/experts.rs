@@ -35,14 +35,21 @@ pub fn run(operands: &[Operand], pool: &Pool, pace: &Pace<'_>) -> Result<Work, K
     let (k, m) = (w.length(), w.ne[1] as usize);
     let most = Job::columns(k).min(WIDE);
     let slots = (0..dst.ne[2]).flat_map(|token| (0..dst.ne[1]).map(move |slot| [slot, token]));
-    let mut slots: Vec<(u32, [u32; 2])> = experts.iter().copied().zip(slots).collect();
-    let (mut held, mut read) = (Vec::new(), 0);
-    for part in slots.chunks_mut(SORTED) {
+    let mut slots = experts.iter().copied().zip(slots);
+    let weights = (k as u64).saturating_mul(m as u64);
+    let (mut held, mut read) = (Vec::new(), 0u64);
+    let mut part: Vec<(u32, [u32; 2])> = Vec::new();
+    loop {
+        part.clear();
+        part.extend(slots.by_ref().take(SORTED));
+        if part.is_empty() {
+            break;
+        }
         pace.spend(16 + 64 * part.len() as u64)?;
         // Slots of one expert together: its weights are converted once for many of them.
         part.sort_unstable();
         for mine in part.chunk_by(|a, b| a.0 == b.0) {
-            read += w.bytes_of((k * m) as u64);
+            read = read.saturating_add(w.bytes_of(weights));
             for columns in mine.chunks(most) {
                 let chosen = Chosen {
                     expert: columns[0].0,
@@ -53,8 +60,8 @@ pub fn run(operands: &[Operand], pool: &Pool, pace: &Pace<'_>) -> Result<Work, K
         }
     }
     Ok(Work {
-        operations: 2 * (k * m * slots.len()) as u64,
-        bytes_read: read + x.bytes() + ids.bytes(),
+        operations: weights.saturating_mul(2 * experts.len() as u64),
+        bytes_read: read.saturating_add(x.bytes() + ids.bytes()),
         bytes_written: dst.bytes(),
     })
 }

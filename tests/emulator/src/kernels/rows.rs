@@ -7,6 +7,8 @@ use super::{KernelError, Work};
 
 /// Elements handled at a time.
 const STRIP: usize = 1024;
+/// Indices copied at a time.
+pub(super) const INDICES: usize = 1 << 14;
 /// Most indices: they are all copied before the first store.
 const MOST: u64 = 1 << 24;
 
@@ -23,20 +25,24 @@ pub(super) fn indices(
     }
     let mut all = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
     for at in 0..operand.rows() {
-        pace.spend(16 + 2 * u64::from(operand.ne[0]))?;
-        for element in 0..operand.length() {
-            let index = operand.index(operand.row(at), element);
-            match u32::try_from(index) {
-                Ok(row) if row < rows => all.push(row),
-                _ => {
-                    return Err(KernelError::Index {
-                        operand: number,
-                        index,
-                        rows,
-                    });
+        let row = operand.row(at);
+        strips(operand.length(), INDICES, |first, length| {
+            pace.spend(16 + 2 * length as u64)?;
+            for element in first..first + length {
+                let index = operand.index(row, element);
+                match u32::try_from(index) {
+                    Ok(row) if row < rows => all.push(row),
+                    _ => {
+                        return Err(KernelError::Index {
+                            operand: number,
+                            index,
+                            rows,
+                        });
+                    }
                 }
             }
-        }
+            Ok(())
+        })?;
     }
     Ok(all)
 }
@@ -123,4 +129,58 @@ pub fn set(operands: &[Operand], pace: &Pace<'_>) -> Result<Work, KernelError> {
         bytes_read: src.bytes() + which.bytes(),
         bytes_written: dst.bytes_of(src.elements()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use jalapeno_hw::kernels::DType;
+
+    use super::super::Pulse;
+    use super::*;
+
+    /// Counts how often it is asked.
+    struct Asked(Cell<u32>);
+
+    impl Pulse for Asked {
+        fn goes_on(&self) -> bool {
+            self.0.set(self.0.get() + 1);
+            true
+        }
+
+        fn is_wanted(&self) -> bool {
+            false
+        }
+
+        fn let_go(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_long_row_of_indices_is_copied_in_pieces() {
+        let mut index = 7u32;
+        let mut ask = |ne| {
+            let operand = Operand {
+                base: (&raw mut index).cast(),
+                address: 0,
+                ty: DType::I32,
+                ne,
+                nb: [0; 4],
+            };
+            let asked = Asked(Cell::new(0));
+            let copied = indices(&operand, 2, 8, &Pace::new(&asked));
+            (copied.map(|all| all.len()), asked.0.get())
+        };
+        assert_eq!(ask([1 << 10, 1, 1, 1]), (Ok(1 << 10), 0));
+        let (copied, asked) = ask([1 << 22, 1, 1, 1]);
+        // 2^23 ns, in pieces of 2^19.
+        assert_eq!(copied, Ok(1 << 22));
+        assert!(asked >= 15, "asked {asked} times");
+        assert_eq!(ask([1 << 11, 1 << 11, 1, 1]).0, Ok(1 << 22));
+        let most = [u32::MAX, u32::MAX, u32::MAX, u32::MAX];
+        assert!(matches!(ask(most).0, Err(KernelError::Shape { .. })));
+        assert_eq!(ask([u32::MAX, u32::MAX, u32::MAX, 0]), (Ok(0), 0));
+    }
 }

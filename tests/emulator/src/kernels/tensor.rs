@@ -67,9 +67,13 @@ impl Operand {
         self.ne.contains(&0)
     }
 
-    /// Elements.
+    /// Elements; of sizes that no memory holds as many as can be counted.
     pub fn elements(&self) -> u64 {
-        self.ne.iter().map(|&n| u64::from(n)).product()
+        if self.is_empty() {
+            return 0;
+        }
+        let sizes = self.ne.iter().map(|&n| u64::from(n));
+        sizes.fold(1, u64::saturating_mul)
     }
 
     /// Bytes of its elements.
@@ -79,7 +83,8 @@ impl Operand {
 
     /// Bytes of so many elements of its type.
     pub fn bytes_of(&self, elements: u64) -> u64 {
-        elements / u64::from(self.ty.block_elements()) * u64::from(self.ty.block_bytes())
+        let blocks = elements / u64::from(self.ty.block_elements());
+        blocks.saturating_mul(self.ty.block_bytes().into())
     }
 
     /// Elements of a row.
@@ -89,7 +94,11 @@ impl Operand {
 
     /// Rows: all dimensions but the first.
     pub fn rows(&self) -> usize {
-        self.ne[1..].iter().map(|&n| n as usize).product()
+        let sizes = self.ne[1..].iter().map(|&n| n as usize);
+        if self.ne[1..].contains(&0) {
+            return 0;
+        }
+        sizes.fold(1, usize::saturating_mul)
     }
 
     /// A row's three indices.
