@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use jalapeno_hw::limits::REALTIME_BURST;
 use jalapeno_hw::queue::PriorityBand;
-use jalapeno_hw::regs::ResetLevel;
+use jalapeno_hw::regs::{Feature, ResetLevel};
 
 use crate::card::Order;
 use crate::energy::Work;
@@ -26,6 +26,10 @@ use crate::watch::Watch;
 const BURST_NS: u64 = REALTIME_BURST.as_nanos() as u64;
 /// Bytes of a transfer between two looks, while there are realtime queues: some 50 us.
 const URGENT_STEP_BYTES: u64 = 256 << 10;
+
+/// How often a long packet stands still for a question to the client, such as for a fence in memory
+/// that the client did not share, in ticks: 0.5 ms of the 1 ms that a WAIT may take.
+const ASK_NS: u64 = 500_000;
 
 /// The engine of the realtime queues; none until there is such a queue.
 pub(crate) type Urgent = RefCell<Option<Box<Engine>>>;
@@ -55,6 +59,14 @@ pub(crate) fn cost(priority: u32) -> u64 {
     }
 }
 
+/// Whether an order can be obeyed while a packet of another band stands still.
+fn is_own(order: &Order, own: impl Fn(u16) -> bool) -> bool {
+    match order {
+        Order::Kick(number) | Order::Reset(ResetLevel::Queue, number) => own(*number),
+        _ => false,
+    }
+}
+
 impl Runner {
     /// Whether there are realtime queues.
     pub(crate) fn has_urgent(&self) -> bool {
@@ -63,18 +75,29 @@ impl Runner {
             .is_ok_and(|urgent| urgent.as_ref().is_some_and(|it| !it.queues.is_empty()))
     }
 
-    /// Whether a realtime packet can run now. Asked within a packet that runs long.
+    /// Whether there may be something to do for a realtime queue. Asked within a packet that runs long,
+    /// while threads of its kernel touch memory: it obeys nothing, asks no client, and does not leave
+    /// the gate.
     pub(crate) fn is_pressed(&self) -> bool {
         let Ok(mut urgent) = self.urgent.try_borrow_mut() else {
             return false;
         };
-        let Some(urgent) = urgent.as_deref_mut().filter(|it| !it.queues.is_empty()) else {
-            return false;
-        };
-        urgent.find();
-        urgent.obey_own();
-        urgent.look_at_doorbells();
-        urgent.presses()
+        let urgent = urgent.as_deref_mut().filter(|it| !it.queues.is_empty());
+        urgent.is_some_and(Engine::stirs)
+    }
+
+    /// Does what there is to do for realtime queues while another packet stands still: orders,
+    /// doorbells, packets. Leaves the gate now and then: mappings may have changed afterwards.
+    pub(crate) fn attend(&self) {
+        if let Ok(mut urgent) = self.urgent.try_borrow_mut()
+            && let Some(urgent) = urgent.as_deref_mut().filter(|it| !it.queues.is_empty())
+        {
+            urgent.find();
+            urgent.obey_own();
+            urgent.find();
+            urgent.look_at_doorbells();
+        }
+        self.rush();
     }
 
     /// Runs realtime packets until there is none, or for REALTIME_BURST; how many. Mappings may have
@@ -141,7 +164,7 @@ impl Runner {
             gate.enter();
         }
         if self.is_pressed() {
-            self.rush();
+            self.attend();
         }
         Ok(())
     }
@@ -216,10 +239,7 @@ impl Engine {
         let card = Arc::clone(&self.card);
         while card.has_orders() {
             let own = |number: u16| self.queues.iter().any(|queue| queue.number == number);
-            let order = card.take_order_if(|order| match order {
-                Order::Kick(number) | Order::Reset(ResetLevel::Queue, number) => own(*number),
-                _ => false,
-            });
+            let order = card.take_order_if(|order| is_own(order, own));
             let Some(order) = order else {
                 return;
             };
@@ -234,6 +254,60 @@ impl Engine {
         if self.card.host.generation() != self.located {
             self.locate();
         }
+    }
+
+    /// Whether there may be something to do: an order, a doorbell, a packet. Says so too where only a
+    /// question to the client would tell, but seldom.
+    fn stirs(&mut self) -> bool {
+        let card = Arc::clone(&self.card);
+        if card.has_orders() {
+            let own = |number: u16| self.queues.iter().any(|queue| queue.number == number);
+            if card.order_waits(|order| is_own(order, own)) {
+                return true;
+            }
+        }
+        if card.host.generation() != self.located {
+            return true;
+        }
+        if self.halted || self.quiesced || !self.bus_master {
+            return false;
+        }
+        self.watch();
+        let now = card.now();
+        let arm = card.has_feature(Feature::Arm);
+        let (mut stirs, mut asks) = (false, false);
+        for (watch, queue) in self.watches.iter().zip(&self.queues) {
+            stirs |= queue.can_resume() || arm && queue.owes_interrupt();
+            stirs |= match watch {
+                Watch::Header { .. } => watch.is_ready(),
+                Watch::Ask if queue.stop.is_some() || queue.deaf => false,
+                Watch::Ask => match &queue.block {
+                    None if queue.graph.is_some() => true,
+                    None => {
+                        asks |= queue.ahead() > 0;
+                        false
+                    }
+                    Some(Block::Forever) => false,
+                    Some(Block::Until(time, _)) => now >= *time,
+                    Some(Block::Fence(wait, _)) if wait.deadline != 0 && now >= wait.deadline => {
+                        true
+                    }
+                    Some(Block::Fence(wait, _)) => match self.runner.is_met_here(wait) {
+                        Ok(Some(met)) => met,
+                        Ok(None) => {
+                            asks = true;
+                            false
+                        }
+                        Err(_) => true,
+                    },
+                },
+            };
+        }
+        if asks && now.saturating_sub(self.asked) >= ASK_NS {
+            self.asked = now;
+            return true;
+        }
+        stirs
     }
 
     /// Whether one of its queues can run a packet now.

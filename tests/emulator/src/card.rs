@@ -326,6 +326,12 @@ impl Card {
         order
     }
 
+    /// Whether the next order is one of those.
+    pub fn order_waits(&self, wanted: impl FnOnce(&Order) -> bool) -> bool {
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.front().is_some_and(wanted)
+    }
+
     /// The next order, if it is one of those.
     pub fn take_order_if(&self, wanted: impl FnOnce(&Order) -> bool) -> Option<Order> {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);

@@ -63,6 +63,8 @@ pub struct Engine {
     /// What [`Host::generation`](crate::host::Host::generation) was when pointers were found.
     pub(crate) located: u64,
     pub(crate) bus_master: bool,
+    /// Of the realtime queues' engine: when it last made another packet stand still to ask the client.
+    pub(crate) asked: u64,
 }
 
 /// Starts a card's engine; it ends when the card is ordered to stop.
@@ -98,6 +100,7 @@ impl Engine {
             quiesced: false,
             located: u64::MAX,
             bus_master: false,
+            asked: 0,
         }
     }
 

@@ -63,6 +63,15 @@ pub struct Wait {
     pub deadline: u64,
 }
 
+impl Wait {
+    fn is_met_by(&self, value: u64) -> bool {
+        match self.op {
+            WaitOp::Equal => value == self.value,
+            WaitOp::AtLeast => value >= self.value,
+        }
+    }
+}
+
 /// The packet that runs: whose it is and until when.
 #[derive(Clone, Copy, Debug)]
 pub struct Running {
@@ -265,11 +274,16 @@ impl Runner {
     /// # Errors
     /// What memory says.
     pub fn is_met(&self, wait: &Wait) -> Result<bool, Trouble> {
-        let value = self.read_word(wait.address)?;
-        Ok(match wait.op {
-            WaitOp::Equal => value == wait.value,
-            WaitOp::AtLeast => value >= wait.value,
-        })
+        Ok(wait.is_met_by(self.read_word(wait.address)?))
+    }
+
+    /// The same without a question to the client; `None` where only it knows.
+    ///
+    /// # Errors
+    /// As [`Runner::is_met`].
+    pub(crate) fn is_met_here(&self, wait: &Wait) -> Result<Option<bool>, Trouble> {
+        let span = self.card.memory().whole(wait.address, 8, Intent::Read)?;
+        Ok(span.map(|span| wait.is_met_by(span.load(0, Ordering::Acquire))))
     }
 
     /// Loads an aligned word in one piece; everything stored before it by whoever stored it is

@@ -44,14 +44,15 @@ pub trait Host: Send + Sync + Debug {
     /// Why its first byte cannot be used so.
     fn stretch(&self, iova: u64, bytes: u64, write: bool) -> Result<Stretch, Refusal>;
 
-    /// Reads relayed memory. It leaves the gate while it waits for the client: what
-    /// [`Host::stretch`] gave before is void afterwards.
+    /// Reads relayed memory, a question to the client. Called inside the gate, which it does not
+    /// leave: where somebody wants to change mappings it gives up, and what [`Host::stretch`] gave
+    /// before still stands.
     ///
     /// # Errors
     /// Why not.
     fn read(&self, iova: u64, into: &mut [u8]) -> Result<(), Refusal>;
 
-    /// Writes relayed memory; leaves the gate as [`Host::read`] does.
+    /// Writes relayed memory, as [`Host::read`] reads it.
     ///
     /// # Errors
     /// Why not.

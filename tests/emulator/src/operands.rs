@@ -251,7 +251,7 @@ impl Pulse for Beat<'_> {
             host.gate().leave();
             host.gate().enter();
         }
-        self.runner.rush();
+        self.runner.attend();
         if host.generation() == self.generation.get() {
             return true;
         }

@@ -317,13 +317,23 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether RESUME lets a stopped queue run again; if so it continues with that packet.
-    pub fn try_resume(&mut self) -> bool {
-        let Some(stop) = self.stop else { return false };
+    /// Where RESUME lets a stopped queue go on.
+    fn resumes_at(&self) -> Option<u64> {
         let resume = self.doorbell.resume();
-        if resume <= stop.at || resume > self.submitted().saturating_add(1) {
+        let stop = self.stop?;
+        (resume > stop.at && resume <= self.submitted().saturating_add(1)).then_some(resume)
+    }
+
+    /// Whether RESUME lets a stopped queue run again.
+    pub(crate) fn can_resume(&self) -> bool {
+        self.resumes_at().is_some()
+    }
+
+    /// The same; if so it continues with that packet.
+    pub fn try_resume(&mut self) -> bool {
+        let Some(resume) = self.resumes_at() else {
             return false;
-        }
+        };
         self.stop = None;
         self.block = None;
         self.graph = None;
@@ -336,15 +346,18 @@ impl Queue {
     /// Whether the interrupt is due; it is due once for each value of ARM.
     #[inline]
     pub fn take_interrupt(&mut self) -> bool {
+        let owes = self.owes_interrupt();
+        if owes {
+            self.armed_last = self.doorbell.arm();
+        }
+        owes
+    }
+
+    /// Whether an interrupt is due that was not sent.
+    #[inline]
+    pub(crate) fn owes_interrupt(&self) -> bool {
         let arm = self.doorbell.arm();
-        if arm == 0 || arm == self.armed_last {
-            return false;
-        }
-        if self.completed < arm && self.stop.is_none() {
-            return false;
-        }
-        self.armed_last = arm;
-        true
+        arm != 0 && arm != self.armed_last && (self.completed >= arm || self.stop.is_some())
     }
 
     /// What a record says of its head.

@@ -107,6 +107,11 @@ impl Engine {
     fn reset(&mut self, level: ResetLevel, queue: u16) {
         let card = Arc::clone(&self.card);
         let fault = card.injector.due(Unit::Reset);
+        // What else is to be abandoned stays so: a stop may have been ordered since.
+        let over = match level {
+            ResetLevel::Queue => 1u64.checked_shl(queue.into()).unwrap_or(0),
+            _ => u64::MAX,
+        };
         if let Some(fault) = fault {
             card.injector.finish(fault);
         }
@@ -118,7 +123,7 @@ impl Engine {
             self.sleep(3 * time);
         }
         if fault == Some(Fault::ResetFails) {
-            card.abandon.store(0, Ordering::Release);
+            card.abandon.fetch_and(!over, Ordering::Release);
             card.set_state(card.serving_state());
             card.end_reset(ResetPhase::Failed);
             return;
@@ -147,7 +152,7 @@ impl Engine {
                 true
             }
         };
-        card.abandon.store(0, Ordering::Release);
+        card.abandon.fetch_and(!over, Ordering::Release);
         card.end_reset(if found {
             ResetPhase::Done
         } else {

@@ -2,9 +2,11 @@
 
 mod bench_top;
 
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bench_top::{Bench, DATA, Driver, HBM, HOST, MIB, STOPPED, fill, nop, packet};
+use jalapeno_emulator::faults::Order;
 use jalapeno_emulator::identity::Options;
 use jalapeno_stopwatch::calmly;
 
@@ -55,12 +57,20 @@ fn queue(bench: &Bench, zero: &mut Driver, number: u32, priority: u32) -> Driver
 
 /// A matrix product that takes minutes: rows of weights and of activations, repeated.
 fn endless(bench: &Bench) -> [u64; 8] {
+    product(
+        bench,
+        &[
+            (HBM, 0, [1 << 22, 8, 1, 1], [4, 1 << 24, 0, 0]),
+            (HBM + 240 * MIB, 30, [4096, 1 << 22, 1, 1], [2, 0, 0, 0]),
+            (HBM + 240 * MIB, 30, [4096, 8, 1, 1], [2, 0, 0, 0]),
+        ],
+    )
+}
+
+/// A matrix product of operands by address, type, sizes and strides.
+fn product(bench: &Bench, operands: &[(u64, u32, [u32; 4], [u64; 4])]) -> [u64; 8] {
     let mut block = vec![0; 64];
-    for (address, dtype, ne, nb) in [
-        (HBM, 0u32, [1u32 << 22, 8, 1, 1], [4u64, 1 << 24, 0, 0]),
-        (HBM + 240 * MIB, 30, [4096, 1 << 22, 1, 1], [2, 0, 0, 0]),
-        (HBM + 240 * MIB, 30, [4096, 8, 1, 1], [2, 0, 0, 0]),
-    ] {
+    for (address, dtype, ne, nb) in operands {
         block.extend(address.to_le_bytes());
         block.extend(dtype.to_le_bytes());
         block.extend([0; 4]);
@@ -119,6 +129,91 @@ fn a_reset_of_the_realtime_queue_leaves_the_interrupted_packet_alone() {
     bench.resume(&urgent, taken + 1);
     bench.wait(&urgent, taken);
     bench.run(&mut urgent, nop());
+}
+
+#[test]
+fn a_realtime_packet_is_not_interrupted_and_its_deadline_ends_it() {
+    let bench = bench(1);
+    let mut zero = bench.queue_zero_with(4, FEATURES);
+    let mut low = queue(&bench, &mut zero, 1, LOW);
+    let mut urgent = queue(&bench, &mut zero, 2, REALTIME);
+    let mut long = endless(&bench);
+    long[2] = bench.read64(0x038) + 300_000_000;
+    let late = bench.submit(&mut urgent, long);
+    std::thread::sleep(Duration::from_millis(20));
+    let held = bench.submit(&mut low, nop());
+    std::thread::sleep(Duration::from_millis(40));
+    // REALTIME_BURST is over, and is looked at between packets only.
+    let seen = bench.completion(&urgent);
+    let over = bench.read64(0x038) >= long[2];
+    assert!(seen == late - 1 || over, "it was ended: {seen:#x}");
+    bench.wait(&low, held);
+    assert_eq!(
+        bench.completion(&urgent),
+        (late - 1) | STOPPED,
+        "it ended first"
+    );
+    let deadline = 0x0301;
+    assert_eq!(bench.record(&urgent, 0).code, deadline);
+}
+
+/// Begins a reset of a queue that takes 30 ms, which the engine spends outside the gate.
+fn slow_reset(bench: &Bench, driver: &Driver) {
+    let slow = "reset-overruns".parse::<Order>().unwrap();
+    bench.card.injector.arm(slow);
+    bench.write(0x088, 1 | driver.number << 16);
+    std::thread::sleep(Duration::from_millis(8));
+}
+
+#[test]
+fn a_stop_during_a_reset_within_a_long_kernel_is_not_forgotten() {
+    for threads in [1, 2] {
+        let bench = bench(threads);
+        let mut zero = bench.queue_zero_with(4, FEATURES);
+        let mut low = queue(&bench, &mut zero, 1, LOW);
+        let urgent = queue(&bench, &mut zero, 2, REALTIME);
+        bench.submit(&mut low, endless(&bench));
+        std::thread::sleep(Duration::from_millis(20));
+        slow_reset(&bench, &urgent);
+        let (ended, end) = mpsc::channel();
+        std::thread::spawn(move || {
+            drop(bench); // orders the stop and waits for the engine
+            let _ = ended.send(());
+        });
+        let end = end.recv_timeout(Duration::from_secs(30));
+        assert!(end.is_ok(), "{threads} threads: it runs on");
+    }
+}
+
+#[test]
+fn a_reset_within_a_long_kernel_lets_no_memory_go_that_its_threads_touch() {
+    let bench = bench(2);
+    let mut zero = bench.queue_zero_with(4, FEATURES);
+    let mut low = queue(&bench, &mut zero, 1, LOW);
+    let urgent = queue(&bench, &mut zero, 2, REALTIME);
+    // The destination by an address of its own, in memory full of what the kernel does not store.
+    let (window, bytes) = (HOST + 1024 * MIB, 32 * MIB);
+    let place = DATA + 80 * MIB;
+    bench.slot.map(window, place - HOST, bytes, true);
+    let length = usize::try_from(bytes).unwrap();
+    bench.put(place, &vec![0xFF; length]);
+    let (m, n) = (1u32 << 20, 8u32);
+    let packet = product(
+        &bench,
+        &[
+            (window, 0, [m, n, 1, 1], [4, 4 << 20, 0, 0]),
+            (HBM + 240 * MIB, 30, [4096, m, 1, 1], [2, 0, 0, 0]),
+            (HBM + 240 * MIB, 30, [4096, n, 1, 1], [2, 0, 0, 0]),
+        ],
+    );
+    let long = bench.submit(&mut low, packet);
+    std::thread::sleep(Duration::from_millis(20));
+    slow_reset(&bench, &urgent);
+    bench.slot.unmap(window);
+    let before = bench.bytes(place, length);
+    std::thread::sleep(Duration::from_millis(60));
+    assert!(before == bench.bytes(place, length), "it was written to");
+    bench.wait(&low, (long - 1) | STOPPED);
 }
 
 #[test]

@@ -30,7 +30,8 @@ pub trait Pulse {
         false
     }
 
-    /// Whether somebody waits for the operands' memory to be let go for a moment.
+    /// Whether somebody waits for the operands' memory to be let go for a moment. Asked while other
+    /// threads touch the operands: it does nothing by which that memory could go.
     fn is_wanted(&self) -> bool;
 
     /// Lets the memory go and takes it again while nobody touches it; whether the kernel may go
