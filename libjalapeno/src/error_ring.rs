@@ -4,6 +4,7 @@
 //! specification, named by its code in the catalogue.
 
 use jalapeno_hw::faults::{FAULT_PHASE, FaultCode, FaultRecord};
+use jalapeno_hw::packets::{HEADER_ARGUMENT_SHIFT, HEADER_OPCODE, Opcode, Packet};
 use zerocopy::IntoBytes;
 
 use crate::error::Fault;
@@ -41,7 +42,49 @@ pub(crate) fn read(rings: &Rings, expected: &Expected) -> Result<Fault, Breach> 
             ),
         ));
     }
-    judge(rings.record(expected.index), expected)
+    let fault = judge(rings.record(expected.index), expected)?;
+    let named = fault.record.sequence;
+    // A packet that was submitted holds its slot until its failure is taken in.
+    if named != 0 && named <= expected.submitted {
+        agree(&fault.record, &rings.packet(named))?;
+    }
+    Ok(fault)
+}
+
+/// Wants a record that says of its packet what stands in the ring. Where it names no opcode the device
+/// did not see the packet.
+fn agree(record: &FaultRecord, packet: &Packet) -> Result<(), Breach> {
+    let opcode = u32::try_from(packet.header & HEADER_OPCODE).unwrap_or(0);
+    let launch = opcode == Opcode::Launch.code();
+    let kernel = u32::try_from(packet.header >> HEADER_ARGUMENT_SHIFT).unwrap_or(0);
+    let agrees = if record.opcode == 0 {
+        record.kernel == 0 && (record.cookie == 0 || record.cookie == packet.cookie)
+    } else if opcode == Opcode::Indirect.code() {
+        // Opcode and kernel are those of a packet of its graph.
+        record.cookie == packet.cookie
+    } else {
+        record.cookie == packet.cookie
+            && record.opcode == opcode
+            && record.kernel == if launch { kernel } else { 0 }
+    };
+    if agrees {
+        return Ok(());
+    }
+    let FaultRecord {
+        sequence,
+        cookie,
+        opcode: named,
+        kernel: ran,
+        ..
+    } = *record;
+    Err((
+        FaultCode::RecordStray,
+        format!(
+            "an error record of packet {sequence} has cookie {cookie:#x}, opcode {named:#x}, kernel {ran}; \
+             submitted were cookie {:#x}, opcode {opcode:#x}, argument {kernel}",
+            packet.cookie
+        ),
+    ))
 }
 
 /// The packet that a record names while the completion word does not say "stopped" yet.
@@ -135,6 +178,8 @@ fn judge(record: FaultRecord, expected: &Expected) -> Result<Fault, Breach> {
 mod tests {
     use super::*;
     use jalapeno_hw::faults::FAULT_RECORD_BYTES;
+    use jalapeno_hw::kernels::KernelId;
+    use jalapeno_hw::packets::header;
 
     const EXPECTED: Expected = Expected {
         index: 5,
@@ -203,6 +248,51 @@ mod tests {
         assert_eq!(with(|r| r.reserved[13] = 1), FaultCode::RecordCorrupt);
         assert_eq!(with(|r| r.reserved2 = 1), FaultCode::RecordCorrupt);
         assert_eq!(with(|r| r.flags |= 2), FaultCode::RecordCorrupt);
+    }
+
+    #[test]
+    fn what_a_record_says_of_its_packet_must_stand_in_the_ring() {
+        let packet = |header: u64| Packet {
+            header,
+            cookie: 77,
+            ..Packet::ZERO
+        };
+        let launch = packet(header(Opcode::Launch, KernelId::Add.code()));
+        let fill = packet(header(Opcode::Fill, 0));
+        let graph = packet(header(Opcode::Indirect, 9));
+        let says = |cookie, opcode: u32, kernel, packet: &Packet| {
+            let record = FaultRecord {
+                cookie,
+                opcode,
+                kernel,
+                ..sound()
+            };
+            agree(&record, packet).map_err(|(code, _)| code)
+        };
+        let (add, mul) = (KernelId::Add.code(), KernelId::Mul.code());
+        assert_eq!(says(77, 8, add, &launch), Ok(()));
+        assert_eq!(says(77, 4, 0, &fill), Ok(()));
+        assert_eq!(says(77, 8, mul, &graph), Ok(()), "a packet of the graph");
+        for packet in [&launch, &fill, &graph] {
+            assert_eq!(says(0, 0, 0, packet), Ok(()), "it was not seen");
+            assert_eq!(says(77, 0, 0, packet), Ok(()));
+        }
+        let stray = Err(FaultCode::RecordStray);
+        for (cookie, opcode, kernel, packet) in [
+            (76, 8, add, &launch),
+            (0, 8, add, &launch),
+            (77, 8, mul, &launch),
+            (77, 8, 0, &launch),
+            (77, 4, 0, &launch),
+            (77, 4, add, &fill),
+            (77, 8, add, &fill),
+            (76, 0, 0, &fill),
+            (77, 0, add, &launch),
+            (76, 8, mul, &graph),
+        ] {
+            let told = says(cookie, opcode, kernel, packet);
+            assert_eq!(told, stray, "{cookie} {opcode} {kernel}");
+        }
     }
 
     #[test]

@@ -133,11 +133,27 @@ fn a_sequence_beyond_what_was_submitted_quarantines_the_queue() {
 #[test]
 fn a_stop_without_a_record_and_a_record_that_does_not_fit_quarantine_the_queue() {
     type Play = fn(&mut crate::played::Played);
-    let cases: [(Play, FaultCode); 8] = [
+    let cases: [(Play, FaultCode); 10] = [
         (|_| (), FaultCode::RecordMissing),
         (
             |d| {
                 let record = d.record(2, FaultCode::Deadline);
+                d.write_record(record);
+            },
+            FaultCode::RecordStray,
+        ),
+        (
+            |d| {
+                let mut record = d.record(3, FaultCode::Deadline);
+                (record.opcode, record.cookie) = (1, 4);
+                d.write_record(record);
+            },
+            FaultCode::RecordStray,
+        ),
+        (
+            |d| {
+                let mut record = d.record(3, FaultCode::Deadline);
+                (record.opcode, record.cookie) = (2, 3);
                 d.write_record(record);
             },
             FaultCode::RecordStray,
