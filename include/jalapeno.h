@@ -424,7 +424,8 @@ typedef struct jal_patch {
     uint64_t scale;  /* a run has there what was recorded + scale x value */
 } jal_patch;
 
-/* Lets a word change from run to run; several patches may change one word. */
+/* Lets a word change from run to run; several patches may change one word, all of one width. INVALID
+ * besides for a tensor's type and flags, and for two 4-byte fields at once. */
 jal_status jal_graph_patch(jal_graph graph, const jal_patch *patch);
 
 /* Ends the recording and checks it for every value up to `limits`, one for each of `count` values.

@@ -98,9 +98,15 @@ impl Buffers {
         fits.then_some((addr, length))
     }
 
-    /// Notes what the graph with this image names.
+    /// Notes what the graph with this image names. A buffer that has gone since it was looked up could
+    /// not tell the graph: it is looked up again.
     pub(crate) fn adopt_graph(&self, image: u64, named: &Arc<Named>) {
         self.graphs.insert(image, named);
+        for &(start, bytes) in named.ranges() {
+            if lock(&self.live).get(&start) != Some(&bytes) {
+                self.graphs.spoil(start);
+            }
+        }
     }
 
     /// A buffer is dropped: graphs that name it run no more.
@@ -334,5 +340,31 @@ impl DeviceBuffer {
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         self.core.let_go(Held::Device(Arc::clone(&self.memory)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_graph_learns_of_a_buffer_that_went_while_it_was_recorded() {
+        let buffers = Buffers::default();
+        let named = || Arc::new(Named::new(vec![(0x1000, 64), (0x2000, 64)]));
+        lock(&buffers.live).extend([(0x1000, 64), (0x2000, 64)]);
+        let whole = named();
+        buffers.adopt_graph(0x9000, &whole);
+        assert!(whole.is_intact());
+        // It was looked up, then it went, before the graph stood among those that are told.
+        buffers.end(0x2000);
+        assert!(!whole.is_intact(), "it was told");
+        let late = named();
+        buffers.adopt_graph(0xA000, &late);
+        assert!(!late.is_intact());
+        // Another one in its place is not it.
+        lock(&buffers.live).insert(0x2000, 32);
+        let shorter = named();
+        buffers.adopt_graph(0xB000, &shorter);
+        assert!(!shorter.is_intact());
     }
 }

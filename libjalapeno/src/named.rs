@@ -21,6 +21,11 @@ impl Named {
         }
     }
 
+    /// Address and bytes of each.
+    pub(crate) fn ranges(&self) -> &[(u64, u64)] {
+        &self.ranges
+    }
+
     /// Whether all of them are still there.
     #[inline(always)]
     pub(crate) fn is_intact(&self) -> bool {

@@ -246,6 +246,9 @@ fn what_no_graph_can_be_is_refused_with_its_reason() {
     }
     let step = recorder.add(&fill(host.address(), 1)).unwrap();
     let launch = recorder.launch(9, &Parameters::ZERO, &[row, row]).unwrap();
+    let at = host.address().0;
+    let strided = packet(Opcode::CopyStrided, 0, [at, at + 64, 8 | 1 << 32, 8, 8]);
+    let strided = recorder.add(&strided).unwrap();
     for (step, place, at, value) in [
         (9, Place::Packet, (0x18, 8), 0),
         (step, Place::Parameters, (0, 4), 0),
@@ -258,9 +261,29 @@ fn what_no_graph_can_be_is_refused_with_its_reason() {
         (step, Place::Packet, (0x18, 2), 0),
         (step, Place::Packet, (u32::MAX - 7, 8), 0),
         (step, Place::Packet, (0x18, 8), 6),
+        // What may shrink as it is added to: a type, flags, two fields of which one carries.
+        (launch, Place::Tensor(0), (0x08, 4), 0),
+        (launch, Place::Tensor(1), (0x0C, 4), 0),
+        (launch, Place::Tensor(0), (0x08, 8), 0),
+        (launch, Place::Tensor(0), (0x10, 8), 0),
+        (launch, Place::Tensor(1), (0x18, 8), 0),
+        (strided, Place::Packet, (0x28, 8), 0),
     ] {
         let error = recorder.patch(step, place, at, value, 1).unwrap_err();
         assert_eq!(error.code(), Code::Invalid, "{error}");
+    }
+    // Each field by itself, but not one word in two widths.
+    for at in [0x28, 0x2C] {
+        recorder
+            .patch(strided, Place::Packet, (at, 4), 0, 0)
+            .unwrap();
+    }
+    for (first, second) in [((0x20, 8), (0x24, 4)), ((0x3C, 4), (0x38, 8))] {
+        let place = Place::Tensor(1);
+        recorder.patch(launch, place, first, 0, 0).unwrap();
+        let error = recorder.patch(launch, place, second, 0, 0).unwrap_err();
+        assert!(error.to_string().contains("meet"), "{error}");
+        recorder.patch(launch, place, first, 1, 0).unwrap();
     }
     assert_eq!(recorder.finish(&[0; 7]).unwrap_err().code(), Code::Invalid);
     let empty = session.record().unwrap().finish(&[]).unwrap_err();

@@ -1,5 +1,6 @@
 //! The recorder: what a graph is made of, and its image.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jalapeno_hw::kernels::DType;
@@ -25,7 +26,7 @@ const BODY: u32 = 0x18;
 const LINE: u32 = 64;
 
 /// Where in a step a patch goes; its offset counts from there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// The packet itself, bytes 0x18 to 0x3F; not of a LAUNCH.
     Packet,
@@ -59,6 +60,22 @@ pub struct Recorder {
     session: Session,
     steps: Vec<Step>,
     changes: Vec<Change>,
+    /// The width in which a step's 8 bytes are patched: in two, a carry of one would escape the other.
+    widths: HashMap<(usize, Place, u32), u8>,
+}
+
+/// Whether what the step touches only grows with this word: `finish` looks at its least and its most.
+fn grows(packet: &Packet, place: Place, offset: u32, width: u8) -> bool {
+    let opcode = u32::try_from(packet.header & HEADER_OPCODE).unwrap_or(0);
+    match place {
+        // Type and flags; two sizes side by side, of which a carry would lower one.
+        Place::Tensor(_) => {
+            !((8..16).contains(&offset) || width == 8 && (16..32).contains(&offset))
+        }
+        // Row bytes and rows.
+        Place::Packet => opcode != Opcode::CopyStrided.code() || width == 4 || offset != BODY + 16,
+        Place::Parameters => true,
+    }
 }
 
 fn invalid<T>(what: impl Into<String>) -> Result<T> {
@@ -81,6 +98,7 @@ impl Session {
             session: self.clone(),
             steps: Vec::new(),
             changes: Vec::new(),
+            widths: HashMap::new(),
         })
     }
 }
@@ -153,10 +171,13 @@ impl Recorder {
     }
 
     /// Lets a word of a step change from run to run: to what was recorded, `scale` times the value
-    /// `value` (0 to 5) is added. Several patches may change one word. `width` is 4 or 8 bytes.
+    /// `value` (0 to 5) is added. Several patches may change one word, all of one width. `width` is 4
+    /// or 8 bytes.
     ///
     /// # Errors
-    /// `Invalid` for a step, place, offset, width or value that there is not.
+    /// `Invalid` for a step, place, offset, width or value that there is not, and for a patch by which
+    /// memory could be touched that `finish` does not see: of a tensor's type and flags, of two sizes
+    /// at once, of bytes that another patch changes in another width.
     pub fn patch(
         &mut self,
         step: usize,
@@ -165,7 +186,7 @@ impl Recorder {
         value: u8,
         scale: u64,
     ) -> Result<()> {
-        let Some(Step { block, .. }) = self.steps.get(step) else {
+        let Some(Step { packet, block }) = self.steps.get(step) else {
             return invalid(format!("step {step}: there are {}", self.steps.len()));
         };
         let first = match (place, block) {
@@ -184,9 +205,22 @@ impl Recorder {
                 "a patch of {width} bytes at {offset:#x}: 4 or 8, aligned, in {first:#x} to {LINE:#x}"
             ));
         }
+        if !grows(packet, place, offset, width) {
+            return invalid(format!(
+                "a patch of {width} bytes at {offset:#x} of step {step}, {place:?}: a tensor's type and \
+                 flags stay as recorded, and two 4-byte fields are patched one by one"
+            ));
+        }
+        let word = (step, place, offset / 8);
+        if self.widths.get(&word).is_some_and(|other| *other != width) {
+            return invalid(format!(
+                "step {step}, {place:?}: patches of 4 and of 8 bytes meet at {offset:#x}"
+            ));
+        }
         if usize::from(value) >= VALUES {
             return invalid(format!("value {value}: a graph has at most {VALUES}"));
         }
+        self.widths.insert(word, width);
         self.changes.push(Change {
             step,
             place,
