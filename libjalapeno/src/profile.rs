@@ -159,24 +159,20 @@ impl Profiler {
         if count < self.seen {
             self.seen = 0; // another device stands there, or the same after a loss of power
         }
-        let first = self.seen.max(count.saturating_sub(self.records - 1)) + 1;
+        let due = Due::new(self.seen, count, self.records);
         let mut bytes = Vec::new();
-        let mut at = first;
-        while at <= count {
-            // Up to the ring's end in one piece.
-            let slot = (at - 1) % self.records;
-            let pieces = (count - at + 1).min(self.records - slot);
+        for (slot, records) in due.pieces() {
             let from = bytes.len();
-            let length = usize::try_from(pieces).unwrap_or(0) * PROFILE_RECORD_BYTES;
+            let length = usize::try_from(records).unwrap_or(0) * PROFILE_RECORD_BYTES;
             bytes.resize(from + length, 0);
             let place = self.offset + slot * PROFILE_RECORD_BYTES as u64;
             registers.copy(place, &mut bytes[from..])?;
-            at += pieces;
         }
         let after = registers.read::<ProfileCount>()?.0;
-        let jobs: Vec<_> = (first..=count)
+        let jobs: Vec<_> = due
+            .numbers()
             .zip(bytes.chunks_exact(PROFILE_RECORD_BYTES))
-            .filter(|(number, _)| number + self.records > after.saturating_add(1))
+            .filter(|(number, _)| due.stands(*number, after))
             .filter_map(|(_, bytes)| ProfileRecord::read_from_bytes(bytes).ok())
             .filter_map(|record| JobStats::read(&record))
             .collect();
@@ -186,9 +182,72 @@ impl Profiler {
     }
 }
 
+/// The records of the card's ring that are due, by what the device counted. No count is trusted.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    /// The last one's number.
+    last: u64,
+    number: u64,
+    /// Of the whole ring.
+    records: u64,
+}
+
+impl Due {
+    /// Those behind `seen` up to `count` that the ring still has.
+    fn new(seen: u64, count: u64, records: u64) -> Self {
+        Self {
+            last: count,
+            number: count.saturating_sub(seen).min(records.saturating_sub(1)),
+            records: records.max(1),
+        }
+    }
+
+    /// Their numbers.
+    fn numbers(self) -> impl Iterator<Item = u64> {
+        let before = self.last - self.number;
+        (0..self.number).map(move |at| before + 1 + at)
+    }
+
+    /// Slot and length of the pieces of the ring that they stand in: one, or two around its end.
+    fn pieces(self) -> impl Iterator<Item = (u64, u64)> {
+        let slot = (self.last - self.number) % self.records;
+        let first = self.number.min(self.records - slot);
+        let pieces = [(slot, first), (0, self.number - first)];
+        pieces.into_iter().filter(|(_, number)| *number > 0)
+    }
+
+    /// Whether a record was not being written over when the device had counted to `after`.
+    fn stands(self, number: u64, after: u64) -> bool {
+        number > after.saturating_add(1).saturating_sub(self.records)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_due_is_found_for_any_count() {
+        let told = |seen, count| {
+            let due = Due::new(seen, count, 8);
+            let numbers: Vec<_> = due.numbers().collect();
+            (numbers, due.pieces().collect::<Vec<_>>())
+        };
+        assert_eq!(told(0, 0), (vec![], vec![]));
+        assert_eq!(told(0, 3), (vec![1, 2, 3], vec![(0, 3)]));
+        assert_eq!(told(6, 10), (vec![7, 8, 9, 10], vec![(6, 2), (0, 2)]));
+        // One fewer than the ring has: the device may be writing over the oldest.
+        assert_eq!(told(0, 20), ((14..=20).collect(), vec![(5, 3), (0, 4)]));
+        let last = u64::MAX;
+        assert_eq!(told(last - 1, last), (vec![last], vec![(6, 1)]));
+        assert_eq!(told(0, last).1, [(0, 7)]);
+        assert_eq!(told(last, last), (vec![], vec![]));
+        assert_eq!(told(last, 3), (vec![], vec![]), "it went backwards");
+        let due = Due::new(0, 20, 8);
+        assert!(due.stands(14, 20) && !due.stands(13, 20) && !due.stands(14, 21));
+        assert!(!due.stands(14, last) && due.stands(last, last));
+        assert_eq!(Due::new(0, last, 0).pieces().count(), 0);
+    }
 
     #[test]
     fn a_record_that_makes_no_sense_is_not_told() {
