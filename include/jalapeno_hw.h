@@ -603,7 +603,7 @@ enum jalapeno_hw_kernel_id {
     JALAPENO_HW_KERNEL_ID_SUB = 0x15,
     /* RESERVED. Sum over cards. */
     JALAPENO_HW_KERNEL_ID_ALL_REDUCE = 0x16,
-    /* RESERVED. Draws a token from logits. */
+    /* Draws a token from logits. */
     JALAPENO_HW_KERNEL_ID_SAMPLE = 0x17,
     /* Held between two bounds. */
     JALAPENO_HW_KERNEL_ID_CLAMP = 0x18,

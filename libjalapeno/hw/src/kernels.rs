@@ -50,7 +50,7 @@ codes! {
         /// Sum over cards.
         AllReduce "ALL_REDUCE" = 22 reserved,
         /// Draws a token from logits.
-        Sample "SAMPLE" = 23 reserved,
+        Sample "SAMPLE" = 23,
         /// Held between two bounds.
         Clamp "CLAMP" = 24,
     }

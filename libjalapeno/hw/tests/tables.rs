@@ -312,6 +312,7 @@ fn codes_that_are_built_have_the_numbers_of_the_document() {
             (19, "DIV"),
             (20, "ATTENTION"),
             (21, "SUB"),
+            (23, "SAMPLE"),
             (24, "CLAMP"),
         ],
     );

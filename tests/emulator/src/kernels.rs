@@ -22,6 +22,7 @@ mod quantised;
 mod rope;
 mod rows;
 mod rules;
+mod sample;
 mod simd;
 mod soft_max;
 mod tensor;
@@ -175,6 +176,7 @@ pub unsafe fn launch(
         KernelId::SumRows => normal::sum_rows(operands, pace),
         KernelId::Argsort => order::argsort(params, operands, pace),
         KernelId::TopK => order::top_k(operands, pace),
+        KernelId::Sample => sample::run(params, operands, pace),
         KernelId::Attention => attention::run(params, operands, pool, pace),
         KernelId::Copy => copy::run(operands, pace),
         _ => Err(KernelError::Unknown),

@@ -99,10 +99,12 @@ kernels! {
     attention, 214, 214;
     get_rows_blocks, 84, 100;
     mul_mat_blocks, 124, 132;
+    mul_mat_block_types, 180, 180;
     mul_mat_id, 96, 96;
     set_rows_blocks, 72, 72;
     copy_blocks, 128, 128;
     clamp, 86, 86;
+    sample, 105, 105;
 }
 
 #[test]
@@ -167,6 +169,7 @@ fn a_wrong_bit_index_code_or_stray_byte_is_noticed() {
         "argsort",
         "top_k",
         "clamp",
+        "sample",
         "add",
         "set_rows_blocks",
     ] {

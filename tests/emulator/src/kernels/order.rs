@@ -8,11 +8,11 @@ use super::tensor::{Operand, strips};
 use super::{KernelError, Work};
 
 /// Elements handled at a time.
-const STRIP: usize = 1 << 14;
+pub(super) const STRIP: usize = 1 << 14;
 /// Longest row sorted in one piece of work.
 const SHORT: usize = 1 << 15;
 /// Longest row: it is held as keys.
-const MOST: u32 = 1 << 24;
+pub(super) const MOST: u32 = 1 << 24;
 
 /// Which end of the order comes first.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,20 @@ impl Order {
             Self::Descending => !ascending,
         }
     }
+
+    /// What gave a key, with one zero for both.
+    fn value(self, key: u32) -> f32 {
+        let ascending = match self {
+            _ if key == u32::MAX => return f32::NAN,
+            Self::Ascending => key,
+            Self::Descending => !key,
+        };
+        f32::from_bits(if ascending >> 31 == 1 {
+            ascending & !(1 << 31)
+        } else {
+            !ascending
+        })
+    }
 }
 
 /// Rows held as keys, each with its index below it: no two are equal.
@@ -59,14 +73,14 @@ impl Keys {
         }
     }
 
-    /// The indices of a row's first `first` elements, in order.
+    /// A row's first `first` elements, in order: each one's index, and what it was when it was read.
     pub fn sorted(
         &mut self,
         src: &Operand,
         row: [u32; 3],
         first: usize,
         pace: &Pace<'_>,
-    ) -> Result<impl Iterator<Item = u32> + '_, KernelError> {
+    ) -> Result<impl Iterator<Item = (u32, f32)> + '_, KernelError> {
         self.keys.clear();
         strips(src.length(), STRIP, |first, length| {
             pace.spend(16 + 4 * length as u64)?;
@@ -89,9 +103,13 @@ impl Keys {
             }
             self.keys.sort_unstable();
         }
-        #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
-        let indices = self.keys.iter().map(|&key| key as u32);
-        Ok(indices.take(first))
+        let order = self.order;
+        #[expect(clippy::cast_possible_truncation, reason = "each half is meant")]
+        let elements = self
+            .keys
+            .iter()
+            .map(move |&key| (key as u32, order.value((key >> 32) as u32)));
+        Ok(elements.take(first))
     }
 
     /// Sorts by the keys' bytes, the least first; indices are in order already.
@@ -165,8 +183,11 @@ fn ordered(operands: &[Operand], order: Order, pace: &Pace<'_>) -> Result<Work, 
     let mut keys = Keys::new(order);
     for at in 0..dst.rows() {
         let row = dst.row(at);
-        let indices = keys.sorted(&src, row, dst.length(), pace)?;
-        for (element, index) in indices.enumerate() {
+        let elements = keys.sorted(&src, row, dst.length(), pace)?;
+        for (element, (index, _)) in elements.enumerate() {
+            if element % STRIP == STRIP - 1 {
+                pace.spend(2 * STRIP as u64)?;
+            }
             dst.put_index(row, element, index);
         }
     }
@@ -176,4 +197,31 @@ fn ordered(operands: &[Operand], order: Order, pace: &Pace<'_>) -> Result<Work, 
         bytes_read: src.bytes(),
         bytes_written: dst.bytes(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_gives_back_what_it_was_made_of() {
+        let all = [
+            0.0,
+            1.0,
+            -1.0,
+            1e-45,
+            -1e-45,
+            f32::MAX,
+            f32::MIN,
+            f32::INFINITY,
+        ];
+        for order in [Order::Ascending, Order::Descending] {
+            for x in all.into_iter().chain([f32::NEG_INFINITY]) {
+                assert_eq!(order.value(order.key(x)).to_bits(), x.to_bits());
+            }
+            assert_eq!(order.value(order.key(-0.0)).to_bits(), 0);
+            assert!(order.value(order.key(f32::NAN)).is_nan());
+            assert!(order.value(order.key(-f32::NAN)).is_nan());
+        }
+    }
 }

@@ -10,6 +10,7 @@ fn words(kernel: KernelId) -> usize {
     match kernel {
         KernelId::RmsNorm | KernelId::Swiglu | KernelId::Geglu | KernelId::Argsort => 1,
         KernelId::SoftMax | KernelId::Scale | KernelId::Clamp => 2,
+        KernelId::Sample => 3,
         KernelId::Attention => 6,
         KernelId::Rope => 14,
         _ => 0,
