@@ -18,6 +18,7 @@ mod peer;
 mod profile;
 mod quickstart;
 mod reset;
+mod service;
 mod soak;
 mod submit;
 mod teardown;
