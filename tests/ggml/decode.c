@@ -8,7 +8,7 @@
  * values in f32. Prints each token chosen as a line "token N". With `follow` the tokens of an earlier
  * output are taken for the next position, whatever was chosen, so that two devices can be compared
  * place by place. `logits` writes the logits of each place, f32. When the context is full, its older
- * half goes. A model without a vocabulary takes the prompt's bytes as tokens. Every EVERY tokens a line
+ * half goes. llama.cpp's lines with "splits = " are passed on. A model without a vocabulary takes the prompt's bytes as tokens. Every EVERY tokens a line
  * "memory TOKENS RESIDENT FREE" in bytes: of this process, and free on the device. `warm` decodes once
  * ahead and does not look at the result, as llama.cpp's own programs do. A decoding that fails is a line
  * "error: " and exit code 1; with `retry` a line "again", at most N times: the context is cleared and
@@ -40,7 +40,8 @@ struct run {
 
 static void quiet(enum ggml_log_level level, const char *text, void *data) {
     (void)data;
-    if (level == GGML_LOG_LEVEL_ERROR || level == GGML_LOG_LEVEL_WARN) fputs(text, stderr);
+    const int wanted = level == GGML_LOG_LEVEL_ERROR || level == GGML_LOG_LEVEL_WARN;
+    if (wanted || strstr(text, "splits = ")) fputs(text, stderr);
 }
 
 static void fail(const char *what, const char *on) {

@@ -175,6 +175,10 @@ bool rope(Node n) noexcept {
     return rope_numbers(n);
 }
 
+bool clamp(Node n) noexcept {
+    return elements(n) && real_parameter(n, 0) <= real_parameter(n, 1); /* neither is NaN then */
+}
+
 bool unary(Node n) noexcept { return ggml_get_unary_op(n) == GGML_UNARY_OP_SILU && elements(n); }
 
 /* The kernel of a gated unit; 0: the card has none. */
@@ -220,7 +224,8 @@ bool write_word(Node n, std::uint32_t kernel, Launch &l) noexcept {
     return l.operand(n) && l.operand(n->src[0]);
 }
 
-bool write_scale(Node n, std::uint32_t kernel, Launch &l) noexcept {
+/* As write_word, with op_params 1 as word 1. */
+bool write_words(Node n, std::uint32_t kernel, Launch &l) noexcept {
     l.kernel(kernel).word(0, n->op_params[0]);
     l.word(1, n->op_params[1]);
     return l.operand(n) && l.operand(n->src[0]);
@@ -308,7 +313,8 @@ constexpr Table all_rows() noexcept {
     table.of[GGML_OP_SUM_ROWS] = {sum_rows, write_1, JALAPENO_HW_KERNEL_ID_SUM_ROWS, 0b1, false};
     table.of[GGML_OP_ARGSORT] = {argsort, write_word, JALAPENO_HW_KERNEL_ID_ARGSORT, 0b1, false};
     table.of[GGML_OP_TOP_K] = {top_k, write_1, JALAPENO_HW_KERNEL_ID_TOP_K, 0b1, false};
-    table.of[GGML_OP_SCALE] = {elements, write_scale, JALAPENO_HW_KERNEL_ID_SCALE, 0b1, true};
+    table.of[GGML_OP_SCALE] = {elements, write_words, JALAPENO_HW_KERNEL_ID_SCALE, 0b1, true};
+    table.of[GGML_OP_CLAMP] = {clamp, write_words, JALAPENO_HW_KERNEL_ID_CLAMP, 0b1, true};
     table.of[GGML_OP_UNARY] = {unary, write_unary, JALAPENO_HW_KERNEL_ID_SILU, 0b1, true};
     table.of[GGML_OP_GLU] = {gated, write_gated, JALAPENO_HW_KERNEL_ID_SWIGLU, 0b11, true};
     table.of[GGML_OP_CPY] = {copy, write_1, JALAPENO_HW_KERNEL_ID_COPY, 0b1, true};

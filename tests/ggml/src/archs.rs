@@ -9,7 +9,7 @@ use crate::root::{Root, TESTS};
 
 /// Families whose operations the card has. The others are out of scope: state-space models,
 /// encoders, latent attention, and whatever else needs operations beyond docs/kernels.md.
-const FAMILIES: &[&str] = &[
+pub const FAMILIES: &[&str] = &[
     "llama",
     "qwen2",
     "qwen3",

@@ -13,6 +13,7 @@ mod plug_in;
 mod reference;
 mod report;
 mod root;
+mod splits;
 
 use std::process::ExitCode;
 
@@ -23,15 +24,16 @@ use root::{Missing, Root};
 
 const HELP: &str = "\
 usage: ggml-tests [GATE...] [OPERATION...]
-gates: ops archs greedy quantised bench plug-in command faults long; without any, all of them
+gates: ops archs splits greedy quantised bench plug-in command faults long; without any, all of them
 quick: all of them but the slow operations and most faults
 operations, as ggml names them (MUL_MAT): of the gate ops, these alone
 BLESS=1 writes tests/ggml/pinned anew";
 
-const GATES: [&str; 10] = [
+const GATES: [&str; 11] = [
     "quick",
     "ops",
     "archs",
+    "splits",
     "greedy",
     "quantised",
     "bench",
@@ -91,6 +93,9 @@ fn run(
     }
     if wanted("archs") {
         archs::run(root, &fresh()?, &pinned, &mut found, report);
+    }
+    if wanted("splits") {
+        splits::run(root, &fresh()?, &pinned, &mut found, report);
     }
     if wanted("greedy") {
         let card = fresh()?;

@@ -17,6 +17,7 @@ const OPERATIONS: &[(&str, &[&str])] = &[
     ("ADD", &["ADD"]),
     ("ARGMAX", &["ARGMAX"]),
     ("ARGSORT", &["ARGSORT"]),
+    ("CLAMP", &["CLAMP"]),
     ("CONT", &["COPY"]),
     ("CPY", &["COPY"]),
     ("DIV", &["DIV"]),

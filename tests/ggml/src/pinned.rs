@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-/// Numbers by `kind name`: passed cases of an operation, or 1 for a row that must be OK.
+/// Numbers by `kind name`: passed cases of an operation, 1 for a row that must be OK, splits of a graph.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Pinned(pub BTreeMap<String, u64>);
 
 const HEAD: &str = "\
 # What `make test-ggml` passed, and passes from now on: more or less of it is a failure.
 # `BLESS=1 make test-ggml` writes this file anew. `op`: the cases of test-backend-ops that passed.
-# `arch`: the rows of test-llama-archs that were OK.
+# `arch`: the rows of test-llama-archs that were OK. `splits`: pieces into which llama.cpp cuts a graph.
 ";
 
 fn path() -> PathBuf {
