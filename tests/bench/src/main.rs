@@ -31,6 +31,7 @@ mod readme;
 mod register_read;
 mod round_trip;
 mod samples;
+mod service;
 mod table;
 mod wake;
 
@@ -63,6 +64,7 @@ const ROOMS: &[Room] = &[
     ),
     ("memory", memory::PLANS, memory::measure),
     ("opening", opening::PLANS, opening::measure),
+    ("service", service::PLANS, service::measure),
 ];
 
 fn main() -> ExitCode {
