@@ -4,11 +4,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use jalapeno::error::Error;
+use jalapeno::hw::regs::ResetLevel;
 use jalapeno::transport::opening::Backend;
 use jalapeno::{Device, Role};
 
 use crate::part::Part;
-use crate::stage::{Stage, function, open, work};
+use crate::stage::{SOON, Stage, function, open, work};
 
 fn part_of(backend: Backend) -> &'static str {
     match backend {
@@ -109,7 +110,17 @@ pub fn another_driver_in_the_group(stage: &Stage) -> String {
         );
     }
     release(&neighbour);
-    work(&open(card), 9, 1);
+    let device = open(card);
+    work(&device, 9, 1);
+    // A reset of their bus would hit the neighbour as well: refused, with its address.
+    let error = device.reset(ResetLevel::Bus, 0, SOON).expect_err("refused");
+    let refused = error.to_string();
+    assert!(
+        refused.contains(&format!("would hit {neighbour}")),
+        "{refused}"
+    );
+    work(&device, 10, 1);
+    drop(device);
     occupy(&neighbour);
-    told
+    format!("{told}; {refused}")
 }

@@ -78,6 +78,7 @@ const STORIES: &[(&str, Story)] = &[
         "bus-reset",
         resets::a_bus_reset_or_the_names_of_who_it_would_hit,
     ),
+    ("unasked-reset", resets::a_reset_that_nobody_here_asked_for),
     ("memlock", host::a_small_memlock_says_what_is_needed),
     (
         "permission",
