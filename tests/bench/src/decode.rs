@@ -32,7 +32,7 @@ pub const PLANS: &[Plan] = &[
 const TURNS: u32 = 3;
 const TIMES: u32 = 2;
 /// A thread that did less than this part of the work did none of it.
-const SLIGHT: f64 = 0.02;
+const SLIGHT: f64 = 0.1;
 
 /// Measures it: card and CPU backend on the device's core, the card's client on the other.
 pub fn measure(bench: &Bench) -> Outcome {
@@ -55,7 +55,7 @@ pub fn measure(bench: &Bench) -> Outcome {
 fn beside(bench: &Bench, llama: &Llama, model: &str, tokens: u32) -> Result<Measured, String> {
     let arguments = ["--hbm", "4G", "--resident-limit", "4G", "--threads", "1"];
     let core = bench.cores.device()?;
-    let card = Emulator::start_with(bench, core, &arguments)?;
+    let card = Emulator::start_in(bench, core, &arguments, &llama.cache)?;
     let wanted = (model, tokens, TIMES);
     let mut pairs = Vec::new();
     let before = card.threads()?;

@@ -1,7 +1,7 @@
 //! The emulator, as a process of its own.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -32,8 +32,18 @@ impl Emulator {
 
     /// Starts one with arguments of its own.
     pub fn start_with(bench: &Bench, core: usize, arguments: &[&str]) -> Result<Self, String> {
+        Self::start_in(bench, core, arguments, &std::env::temp_dir())
+    }
+
+    /// Starts one whose socket is in a folder, where whoever runs in another root sees it.
+    pub fn start_in(
+        bench: &Bench,
+        core: usize,
+        arguments: &[&str],
+        folder: &Path,
+    ) -> Result<Self, String> {
         let program = bench.program("jalapeno-emulator")?;
-        let socket = std::env::temp_dir().join(format!(
+        let socket = folder.join(format!(
             "jalapeno-bench-{}-{}.sock",
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)

@@ -5,7 +5,7 @@ use jalapeno::hw::packets::{Opcode, Packet, header};
 use jalapeno::{DeviceBuffer, HostBuffer, HostOptions, Session, Transfer};
 
 /// Bytes of Parameters and of each Tensor.
-const LINE: u64 = 64;
+const LINE: usize = 64;
 
 /// The operands of a product: m x k weights by k x n activations.
 #[derive(Debug)]
@@ -49,13 +49,15 @@ impl MulMat {
         row.truncate(k);
         let result = session.device_memory(4 * (m * n) as u64).map_err(failed)?;
         let options = HostOptions::default();
-        let block = session.host_memory(4 * LINE, options).map_err(failed)?;
+        let block = session
+            .host_memory(4 * LINE as u64, options)
+            .map_err(failed)?;
         let operands = [
             (&result, [m, n]),
             (&weights, [k, m]),
             (&activations, [k, n]),
         ];
-        let mut bytes = vec![0; LINE as usize];
+        let mut bytes = vec![0; LINE];
         for (buffer, [columns, rows]) in operands {
             bytes.extend(buffer.address().0.to_le_bytes());
             bytes.extend(DType::F32.code().to_le_bytes());
@@ -88,7 +90,7 @@ impl MulMat {
             header: header(Opcode::Launch, KernelId::MulMat.code()),
             cookie: 0,
             deadline: 0,
-            body: [self.block.address().0, 4 * LINE, 0, 0, 0],
+            body: [self.block.address().0, 4 * LINE as u64, 0, 0, 0],
         }
     }
 

@@ -16,7 +16,7 @@ const INNER: u64 = 5632;
 const WORDS: u64 = 32_000;
 const CONTEXT: u32 = 2048;
 /// GGUF's default.
-const ALIGNMENT: u64 = 32;
+const ALIGNMENT: usize = 32;
 /// Bytes of a file at least.
 const LEAST: u64 = 200 << 20;
 
@@ -105,9 +105,9 @@ fn head(tensors: &[Tensor]) -> Vec<u8> {
         out.extend(0u32.to_le_bytes());
         out.extend(offset.to_le_bytes());
         let bytes = 4 * tensor.sizes.iter().product::<u64>();
-        offset += bytes.next_multiple_of(ALIGNMENT);
+        offset += bytes.next_multiple_of(ALIGNMENT as u64);
     }
-    out.resize(out.len().next_multiple_of(ALIGNMENT as usize), 0);
+    out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
     out
 }
 

@@ -32,18 +32,20 @@ pub const PLANS: &[Plan] = &[
 const TOKENS: [u32; 2] = [20, 120];
 const OBJECTS: [&str; 2] = ["/libggml-jalapeno.so", "/libjalapeno.so"];
 
+const CARD: [&str; 2] = ["--hbm", "1G"];
+
 /// Measures it with the demo's model on an emulator.
 pub fn measure(bench: &Bench) -> Outcome {
     let llama = Llama::prepare(bench)?;
     let valgrind = llama.valgrind()?;
     let core = bench.cores.device()?;
-    let emulator = Emulator::start(bench, core)?;
+    let emulator = Emulator::start_in(bench, core, &CARD, &llama.cache)?;
     let token = |setting| token(bench, &llama, &valgrind, &emulator, setting);
     let reused = token(None);
     let new = token(Some("LLAMA_GRAPH_REUSE_DISABLE=1"));
-    let new = new.and_then(|(token, nodes)| {
+    let new = new.map(|(token, nodes)| {
         let note = format!("{nodes} nodes, {token:.0} instructions a token, waits included");
-        Ok(Measured::alone(vec![token / nodes]).noted(note))
+        Measured::alone(vec![token / nodes]).noted(note)
     });
     let reused = reused.map(|(token, nodes)| {
         Measured::alone(vec![token]).noted(format!("{nodes} nodes, waits included"))
@@ -98,10 +100,10 @@ fn token(
     ))
 }
 
-/// The line `...: graph nodes = 223`.
+/// The line `...: graph: nodes = 195, splits = 2, ...`.
 fn nodes_of(said: &str) -> Option<f64> {
-    let line = said.lines().find(|line| line.contains("graph nodes"))?;
-    line.rsplit_once('=')?.1.trim().parse().ok()
+    let (_, rest) = said.split_once("graph: nodes = ")?;
+    rest.split([',', '\n']).next()?.trim().parse().ok()
 }
 
 /// Instructions of the functions of both objects: `57,594 ( 6.46%)  file:name [object]`.
@@ -126,8 +128,9 @@ fn exclusive(text: &str) -> Result<f64, String> {
 
 /// Doorbells a token with its graph reused, as a card counts them that is sent each as a message.
 fn doorbells(bench: &Bench, llama: &Llama) -> Result<Measured, String> {
-    let arguments = ["--hbm", "1G", "--doorbells-by-message"];
-    let mut emulator = Emulator::start_with(bench, bench.cores.device()?, &arguments)?;
+    let arguments = [&CARD[..], &["--doorbells-by-message"]].concat();
+    let core = bench.cores.device()?;
+    let mut emulator = Emulator::start_in(bench, core, &arguments, &llama.cache)?;
     let mut rung = [0.0; 2];
     for (rung, tokens) in rung.iter_mut().zip(TOKENS) {
         let before = rings(&mut emulator)?;
@@ -161,8 +164,8 @@ mod tests {
 
     #[test]
     fn nodes_are_read_from_llamas_own_line() {
-        let said = "x\nsched_reserve: graph nodes  = 223\nsched_reserve: graph splits = 1\n";
-        assert_eq!(nodes_of(said), Some(223.0));
+        let said = "max_nodes = 1024\nsched_reserve: graph: nodes = 195, splits = 2, inputs\n";
+        assert_eq!(nodes_of(said), Some(195.0));
         assert_eq!(nodes_of("nothing"), None);
     }
 }
