@@ -17,7 +17,6 @@ use jalapeno_tests::{Invariants, SOON, Stage, alone, story};
 use crate::mappings::open_otherwise;
 
 const PAGE: u64 = 65_536;
-const PAGE_BYTES: usize = 65_536;
 
 /// A card with a session, a queue, and some memory in the host.
 struct Side {
@@ -112,9 +111,8 @@ fn bytes_go_to_the_other_card_and_come_home_whatever_their_length_and_place() {
         assert_eq!(a.take(back.address(), bytes), sent, "{bytes} came home");
         let there = b.take(theirs.address(), 1 << 20);
         let at = usize::try_from(at).unwrap();
-        let end = at + bytes;
-        assert_eq!(there[at..end], sent, "{bytes} are there");
-        let around = there[..at].iter().chain(&there[end..]);
+        assert_eq!(there[at..at + bytes], sent, "{bytes} are there");
+        let around = there[..at].iter().chain(&there[at + bytes..]);
         assert!(
             around.copied().all(|byte| byte == 0xEE),
             "{bytes} and no more"
@@ -382,7 +380,7 @@ fn a_peer_that_is_killed_ends_waits_by_their_deadline_and_the_other_card_serves_
     assert_eq!(peer.check().unwrap_err().code(), Code::Lost);
     let error = a.session.peer_memory(&theirs).unwrap_err();
     assert_eq!(error.code(), Code::Lost, "{error}");
-    let whole = a.take(third.address(), PAGE_BYTES);
+    let whole = a.take(third.address(), 65_536);
     assert!(whole.chunks(8).all(|word| word == [3, 0, 0, 0, 0, 0, 0, 0]));
     drop((peer, theirs, b));
     a.run(&[fill(third.address(), 8, 4)]).unwrap();
@@ -409,7 +407,7 @@ fn a_card_that_is_killed_leaves_its_peer_whole_and_what_it_could_reach_nobodys()
     // Nobody said that the lost card has let go.
     let next = b.session.device_memory(PAGE).unwrap();
     assert_ne!(next.address(), address);
-    let whole = b.take(third.address(), PAGE_BYTES);
+    let whole = b.take(third.address(), 65_536);
     assert!(whole.chunks(8).all(|word| word == [3, 0, 0, 0, 0, 0, 0, 0]));
 }
 
