@@ -134,7 +134,7 @@ jal_status jal_device_close(jal_device device);
 
 /* A descriptor for the caller's own loop that turns readable, and stays so, when the host wants the
  * device back (unbound, removed or unplugged): call jal_device_give_back() then. Whoever sleeps in
- * jal_wait() is told by WANTED. `*fd` is the caller's: close() it. UNSUPPORTED where nobody can ask
+ * jal_wait() is told by WANTED, once: to wait anew is to wait on. `*fd` is the caller's: close() it. UNSUPPORTED where nobody can ask
  * (vfio-user). */
 jal_status jal_device_wanted_fd(jal_device device, int *fd);
 

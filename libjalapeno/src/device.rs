@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jalapeno_hw::faults::FaultCode;
 use jalapeno_hw::pci::{BAR_DOORBELLS, BAR_REGISTERS};
@@ -48,6 +48,8 @@ const FEATURES_KNOWN: u64 = 1 << Feature::Arm.code()
     | 1 << Feature::Priority.code();
 /// Most interrupt vectors asked for: one for events and one a queue, shared beyond.
 const VECTORS_WANTED: u32 = 64;
+/// Between two looks at a device that a kernel may be hiding.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// PCI command register, in config space.
 const PCI_COMMAND: u64 = 4;
 /// Its bits: memory space, bus mastering.
@@ -86,6 +88,8 @@ pub struct Device {
     role: Role,
     /// Bus mastering was turned on.
     masters: bool,
+    /// A waiter was told that the host wants it back.
+    wish_known: AtomicBool,
     /// The host has it back.
     given_back: AtomicBool,
     scrubbing: Scrubbing,
@@ -199,6 +203,7 @@ impl Device {
         let generation = registers.read::<GenerationRegister>()?.0;
         let mut device = Self {
             masters: false,
+            wish_known: AtomicBool::new(false),
             given_back: AtomicBool::new(false),
             scrubbing: Scrubbing::default(),
             owner: None,
@@ -331,11 +336,25 @@ impl Device {
     /// `Forked`, `Lost`, `Stale`.
     pub fn verify(&self) -> Result<()> {
         self.check()?;
-        self.registers.confirm()?;
+        self.answers()?;
         if self.registers.read::<GenerationRegister>()?.0 != self.generation().0 {
             return Err(Error::Stale { what: "the device" });
         }
         Ok(())
+    }
+
+    /// The device answers, or does again once the kernel that resets it shows it.
+    fn answers(&self) -> Result<()> {
+        let hidden_for = self.transport.describe().hidden_for;
+        let begin = Instant::now();
+        loop {
+            let told = self.registers.confirm();
+            if told.is_ok() || begin.elapsed() >= hidden_for {
+                return told;
+            }
+            self.check()?;
+            std::thread::sleep(LOOK_AGAIN);
+        }
     }
 
     /// Tells `user` of each new generation that this handle begins.

@@ -45,6 +45,12 @@ pub(crate) trait Control: Send + Sync + fmt::Debug {
     fn is_wanted(&self) -> bool {
         false
     }
+    /// Whether a waiter of the device's was told so.
+    fn wish_is_known(&self) -> bool {
+        false
+    }
+    /// A waiter is told so.
+    fn note_wish(&self) {}
 }
 
 /// What does not change in a lane's life.

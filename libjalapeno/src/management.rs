@@ -66,6 +66,14 @@ impl Control for Registers {
     fn is_wanted(&self) -> bool {
         self.device.is_wanted_back()
     }
+
+    fn wish_is_known(&self) -> bool {
+        self.device.wish_is_known()
+    }
+
+    fn note_wish(&self) {
+        self.device.note_wish();
+    }
 }
 
 /// A queue's memory, and what creation says of it.

@@ -4,6 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use jalapeno_hw::faults::{FAULT_PHASE, FaultCode, FaultRecord};
 use jalapeno_hw::packets::{HEADER_VALID, Opcode, Packet, header};
@@ -164,6 +165,7 @@ fn about() -> Description {
         needs_file: false,
         pins: false,
         pins_per_user: false,
+        hidden_for: Duration::ZERO,
         owner_pid: None,
     }
 }

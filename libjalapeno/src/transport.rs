@@ -16,6 +16,7 @@ use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::units::Iova;
@@ -48,6 +49,9 @@ pub struct Description {
     pub pins: bool,
     /// It counts together with what all processes of the user pinned (iommufd).
     pub pins_per_user: bool,
+    /// Longest that the function may read all ones and be there: a kernel that resets it hides it, and
+    /// tells nobody.
+    pub hidden_for: Duration,
     /// The process that owned the function when this observer came, where that is told.
     pub owner_pid: Option<u32>,
 }

@@ -63,8 +63,8 @@ impl Completions {
     /// # Errors
     /// The job's own end: `Fault`, `Cancelled`. `Late` after the timeout: the job's buffers stay
     /// in use until it is done or the queue is cancelled. `Wanted` where the host wants the device
-    /// back while this sleeps: `Device::give_back` it. `Closed`, `Lost`, `Stale`, `Protocol`,
-    /// `Forked`. `Invalid` for a number that was not submitted.
+    /// back while this sleeps: `Device::give_back` it. It is told once; who waits anew waits on.
+    /// `Closed`, `Lost`, `Stale`, `Protocol`, `Forked`. `Invalid` for a number that was not submitted.
     #[inline]
     pub fn wait(&self, seq: Seq, timeout: Option<Duration>) -> Result<()> {
         if seq.0 != 0
@@ -107,6 +107,8 @@ impl Completions {
 
     fn sleep_until_done(&self, seq: u64, patience: &Patience) -> Result<()> {
         let waker = &self.shared.waker;
+        // Queue 0's waits are the library's own, and short.
+        let tells = self.lane.identity().number != 0 && !self.lane.control().wish_is_known();
         loop {
             let epoch = waker.epoch();
             self.arm_lowest();
@@ -133,9 +135,9 @@ impl Completions {
                 self.shared.minder.credit();
                 return outcome;
             }
-            // Nobody else may be there to notice, and the host waits. Queue 0's waits are the library's
-            // own, and short.
-            if self.lane.identity().number != 0 && self.lane.control().is_wanted() {
+            // Nobody else may be there to notice, and the host waits.
+            if tells && self.lane.control().is_wanted() {
+                self.lane.control().note_wish();
                 return Err(Error::Wanted);
             }
             if wake == Wake::Silence && left > BACKSTOP {

@@ -41,6 +41,16 @@ impl Device {
         self.transport.wanted_fd()
     }
 
+    /// Whether a waiter was told that the host wants the device: whoever waits from then on knows what
+    /// it is doing, for jobs are to come to their ends.
+    pub(crate) fn wish_is_known(&self) -> bool {
+        self.is_wanted_back() && self.wish_known.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn note_wish(&self) {
+        self.wish_known.store(true, Ordering::Release);
+    }
+
     /// What wakes sleepers beside an interrupt: the device is lost, or wanted back.
     pub(crate) fn alarms(&self) -> impl Iterator<Item = OwnedFd> {
         let lost = self.transport.lost_fd().into_iter();

@@ -127,6 +127,7 @@ impl User {
                 needs_file: true,
                 pins: false,
                 pins_per_user: false,
+                hidden_for: Duration::ZERO,
                 owner_pid: greeting.clients.owner,
             },
             name,

@@ -34,6 +34,9 @@ const VECTORS_MAX: u32 = 2048;
 
 /// Longest that readers beside it may keep a bus reset from its turn.
 const BUS_FREE_TIME: Duration = Duration::from_secs(1);
+/// Longest that a kernel's reset hides the function: 100 ms by the specification, and what a starved
+/// host adds.
+const HIDDEN_TIME: Duration = Duration::from_secs(1);
 
 /// The address space that a device does DMA in.
 pub(super) trait AddressSpace: Send + Sync + std::fmt::Debug + 'static {
@@ -122,6 +125,7 @@ impl<S: AddressSpace> Vfio<S> {
                 needs_file: false,
                 pins: true,
                 pins_per_user: S::PER_USER,
+                hidden_for: HIDDEN_TIME,
                 owner_pid: None,
             },
             offsets: [0; 8],
