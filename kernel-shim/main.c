@@ -45,6 +45,7 @@ static void jal_close_device(struct vfio_device *vdev)
 	jal_shut(jal, JAL_SHUT_CLOSE, true);
 	vfio_pci_core_close_device(vdev);
 	jal_shut(jal, JAL_SHUT_CLOSE, false);
+	jal_record(jal, "close"); /* a link that recovered meanwhile found the card shut */
 	jal_scrub_start(jal);
 }
 
