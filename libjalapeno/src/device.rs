@@ -115,7 +115,7 @@ impl Device {
     ///
     /// # Errors
     /// `NotFound`, `Permission`, `Busy` (names the holder), `Version`, `Protocol`, `Lost`,
-    /// `Unsupported`.
+    /// `Unsupported`, `NeedsReset` (its firmware gave up, or its HBM could not be scrubbed).
     pub fn open(name: &str, role: Role) -> Result<Arc<Self>> {
         Self::open_by(name, role, crate::discover::backend()?)
     }

@@ -131,6 +131,11 @@ impl Function {
         self.driver().as_deref() == Some("jalapeno_vfio_pci")
     }
 
+    /// Whether the kernel module failed to scrub its memory.
+    pub(crate) fn is_unclean(&self) -> bool {
+        self.has_kernel_module() && self.text("jalapeno/hbm").as_deref() == Some("failed")
+    }
+
     /// The driver bound to it.
     #[must_use]
     pub fn driver(&self) -> Option<String> {

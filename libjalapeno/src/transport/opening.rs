@@ -54,8 +54,8 @@ const RECOVERY_TIME: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// `NotFound`, `Permission`, `Busy` (after 1 s; names the holder), `Unsupported` (no IOMMU, a
-/// group that is not viable, another driver; each in words), `Io` (after 3 s, where the kernel
-/// itself resets it all the time).
+/// group that is not viable, another driver; each in words), `NeedsReset` (the kernel module could
+/// not scrub it), `Io` (after 3 s, where the kernel itself resets it all the time).
 pub fn open(function: &Function, backend: Backend, owns: bool) -> Result<Arc<dyn Transport>> {
     survey(function, backend)?;
     let begin = Instant::now();
@@ -81,8 +81,28 @@ pub fn open(function: &Function, backend: Backend, owns: bool) -> Result<Arc<dyn
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
+            Err(Error::Io { source, .. })
+                if source.raw_os_error() == Some(libc::EIO) && function.is_unclean() =>
+            {
+                return Err(unclean(function));
+            }
             other => return other,
         }
+    }
+}
+
+/// The kernel module keeps everybody out until a reset and a good scrub.
+fn unclean(function: &Function) -> Error {
+    let address = &function.address;
+    Error::Binding {
+        code: Code::NeedsReset,
+        what: format!(
+            "opening {address}: its HBM may hold what its last owner left, for a scrub failed"
+        ),
+        hint: format!(
+            "echo 1 | sudo tee /sys/bus/pci/devices/{address}/reset; the kernel module then scrubs \
+             it anew"
+        ),
     }
 }
 

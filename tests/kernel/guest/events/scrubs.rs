@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use jalapeno::{Device, Role};
+use jalapeno::{Code, Device, Role};
 
 use crate::link::{announced, uevents};
 use crate::stage::{SOON, Stage, function, until, variable};
@@ -124,6 +124,10 @@ pub fn one_that_fails(stage: &Stage) -> String {
     let took = begin.elapsed();
     assert!(found.contains("Input/output error"), "{found}");
     let error = Device::open(card, Role::Compute).expect_err("old content");
+    assert_eq!(error.code(), Code::NeedsReset, "{error}");
+    let hint = error.hint().expect("what to do");
+    let file = function(card).path().join("reset");
+    assert!(hint.contains(file.to_str().expect("a path")), "{hint}");
     assert_eq!(shown(card, "hbm"), "failed");
     format!(
         "an open gets EIO after {} ms; by the library: {error}",
