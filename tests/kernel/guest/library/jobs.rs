@@ -1,5 +1,7 @@
 //! Jobs: polled ones, ones that are slept for, and what a vector that was off delivers.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use jalapeno::hw::packets::{Opcode, Packet, WaitOp, header};
@@ -100,6 +102,68 @@ pub fn a_sleeper_is_woken_by_an_interrupt(card: &str) -> String {
     format!(
         "20 waits, each with an interrupt, slowest {} us",
         slowest.as_micros()
+    )
+}
+
+/// Masks all vectors of a function or none, past VFIO, by its MSI-X capability.
+fn mask_function(card: &str, masked: bool) {
+    const CAPABILITIES: u64 = 0x34;
+    const MSI_X: u8 = 0x11;
+    const FUNCTION_MASK: u8 = 1 << 6; // of the control word's upper byte
+    let path = format!("/sys/bus/pci/devices/{card}/config");
+    let config = OpenOptions::new().read(true).write(true).open(path);
+    let config = config.expect("root may");
+    let byte = |at: u64| -> u8 {
+        let mut byte = [0];
+        config.read_exact_at(&mut byte, at).expect("read");
+        byte[0]
+    };
+    let mut at = byte(CAPABILITIES);
+    while byte(at.into()) != MSI_X {
+        at = byte(u64::from(at) + 1);
+        assert_ne!(at, 0, "it has vectors");
+    }
+    let control = u64::from(at) + 3;
+    let other = byte(control) & !FUNCTION_MASK;
+    let mask = if masked { FUNCTION_MASK } else { 0 };
+    config
+        .write_all_at(&[other | mask], control)
+        .expect("written");
+    assert_eq!(byte(control), other | mask, "the function took it");
+}
+
+pub fn a_masked_interrupt_is_kept_until_it_is_unmasked(card: &str) -> String {
+    const QUIET: Duration = Duration::from_millis(200);
+    let session = session(card);
+    let gate = session.fence(0).expect("a fence");
+    let mut queue = session.queue(QueueOptions::default()).expect("a queue");
+    let completions = queue.completions().clone();
+    let vectors = session.device().vectors().expect("vectors");
+    let vector = vectors.for_queue(queue.number());
+    let vector = vector.expect("delivered").expect("a vector");
+    for (value, masked) in [(1, false), (2, true), (3, false)] {
+        mask_function(card, masked);
+        let mut wait = packet(Opcode::Wait, [gate.address().0, value, 0, 0, 0]);
+        wait.header = header(Opcode::Wait, WaitOp::AtLeast as u32);
+        let last = queue.submit_one(&wait).expect("submitted");
+        completions.arm(last).expect("armed");
+        gate.signal(value).expect("signalled");
+        let begin = Instant::now();
+        while completions.poll().expect("polled") < last {
+            assert!(begin.elapsed() < SOON, "it comes home");
+            std::thread::yield_now();
+        }
+        if masked {
+            let told = vector.sleep(None, QUIET);
+            mask_function(card, false); // before anything can fail
+            assert!(!told, "an interrupt of a function whose vectors are masked");
+        }
+        assert!(vector.sleep(None, SOON), "job {value}: no interrupt");
+        vector.take();
+    }
+    format!(
+        "one was kept for {} ms and came once unmasked",
+        QUIET.as_millis()
     )
 }
 

@@ -51,6 +51,10 @@ const STORIES: &[(&str, Story)] = &[
         "vectors",
         jobs::a_vector_that_was_off_comes_back_without_stale_interrupts,
     ),
+    (
+        "masked",
+        jobs::a_masked_interrupt_is_kept_until_it_is_unmasked,
+    ),
     ("messages", figures::polled_commands_send_no_message),
     (
         "mask-writes",
