@@ -98,7 +98,8 @@ impl Owner {
             fill.header = header(Opcode::Fill, 0);
             fill.body = [HBM_BASE, bytes, 3, 0, 0];
             let mut done = 0;
-            while !stopped.load(Ordering::Relaxed) {
+            // However soon it is told to stop, one batch is done.
+            while done == 0 || !stopped.load(Ordering::Relaxed) {
                 let mut last = None;
                 for _ in 0..batch {
                     last = Some(queue.submit_one(&fill).expect("room"));
