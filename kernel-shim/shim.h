@@ -44,7 +44,7 @@ struct jal_device {
 	u8 uuid[16];			/* bytes in RFC 9562 order */
 	u64 serial;
 	char firmware[33];		/* its version, as text */
-	u32 ticks_per_ms;		/* of device time */
+	u32 ticks_per_s;		/* of device time */
 	u32 scrub_us;			/* longest scrub, as the card says */
 	u32 quiesce_us;			/* longest quiesce, as the card says */
 	enum jal_hbm hbm;		/* changed by cmpxchg where two may want to */

@@ -31,23 +31,18 @@ static ssize_t name##_show(struct device *dev, struct device_attribute *attr, ch
 	int ret = asked; \
 \
 	return ret ? ret : sysfs_emit(buf, format "\n", shown); \
-}
+} \
+static DEVICE_ATTR_RO(name)
 
-JAL_SHOW(uuid, 0, "%pUb", jal->uuid)
-static DEVICE_ATTR_RO(uuid);
-JAL_SHOW(serial, 0, "%llu", jal->serial)
-static DEVICE_ATTR_RO(serial);
-JAL_SHOW(firmware, 0, "%s", jal->firmware)
-static DEVICE_ATTR_RO(firmware);
-JAL_SHOW(hbm, 0, "%s", jal_hbm_names[READ_ONCE(jal->hbm)])
-static DEVICE_ATTR_RO(hbm);
-JAL_SHOW(generation, jal_generation(jal, &value), "%llu", value)
-static DEVICE_ATTR_RO(generation);
-JAL_SHOW(scrubs, jal_measure(jal, JALAPENO_HW_TELEMETRY_FIELD_SCRUBS, 0, &value), "%llu", value)
-static DEVICE_ATTR_RO(scrubs);
+JAL_SHOW(uuid, 0, "%pUb", jal->uuid);
+JAL_SHOW(serial, 0, "%llu", jal->serial);
+JAL_SHOW(ticks_per_second, 0, "%u", jal->ticks_per_s);
+JAL_SHOW(firmware, 0, "%s", jal->firmware);
+JAL_SHOW(hbm, 0, "%s", jal_hbm_names[READ_ONCE(jal->hbm)]);
+JAL_SHOW(generation, jal_generation(jal, &value), "%llu", value);
+JAL_SHOW(scrubs, jal_measure(jal, JALAPENO_HW_TELEMETRY_FIELD_SCRUBS, 0, &value), "%llu", value);
 JAL_SHOW(health, jal_measure(jal, JALAPENO_HW_TELEMETRY_FIELD_STATE, 0, &value), "%s",
-	 value < ARRAY_SIZE(jal_states) ? jal_states[value] : "unknown")
-static DEVICE_ATTR_RO(health);
+	 value < ARRAY_SIZE(jal_states) ? jal_states[value] : "unknown");
 
 static ssize_t telemetry_read(struct file *file, struct kobject *kobj,
 			      JAL_CONST_BIN struct bin_attribute *attr, char *buf, loff_t at,
@@ -76,6 +71,7 @@ static struct attribute *jal_attrs[] = {
 	&dev_attr_health.attr,
 	&dev_attr_hbm.attr,
 	&dev_attr_scrubs.attr,
+	&dev_attr_ticks_per_second.attr,
 	NULL
 };
 

@@ -2,6 +2,7 @@
 /* Looking at BAR0 beside its owner: only while it answers, and never believed unchecked. */
 #include <linux/ctype.h>
 #include <linux/io.h>
+#include <linux/math64.h>
 #include <linux/pm_runtime.h>
 
 #include "shim.h"
@@ -122,7 +123,7 @@ int jal_identify(struct jal_device *jal)
 	    jal->quiesce_us > JAL_QUIESCE_US_MAX)
 		return dev_err_probe(dev, -ENODEV, "no usable TIME: %llu ticks/s, %u, %u us\n",
 				     ticks, jal->scrub_us, jal->quiesce_us);
-	jal->ticks_per_ms = (u32)ticks / MSEC_PER_SEC;
+	jal->ticks_per_s = ticks;
 	return 0;
 }
 
@@ -162,7 +163,7 @@ static int jal_take_value(struct jal_device *jal, u32 count, void *what)
 {
 	u32 at = JALAPENO_HW_TELEMETRY_OFFSET + sizeof(struct jalapeno_hw_telemetry_header);
 	struct jal_wanted *wanted = what;
-	u64 taken, updated;
+	u64 taken, updated, late;
 	u32 stale;
 
 	for (; count; count--, at += sizeof(struct jalapeno_hw_telemetry_entry)) {
@@ -182,9 +183,8 @@ static int jal_take_value(struct jal_device *jal, u32 count, void *what)
 		taken = jal_read64(jal, at + JAL_ENTRY(taken));
 		stale = jal_read32(jal, at + JAL_ENTRY(stale_after_ms));
 		updated = jal_read64(jal, JAL_PAGE(updated));
-		if (!stale || updated <= taken)
-			return 0;
-		return updated - taken > (u64)stale * jal->ticks_per_ms ? -ENODATA : 0;
+		late = div_u64((u64)stale * jal->ticks_per_s, MSEC_PER_SEC);
+		return stale && updated > taken && updated - taken > late ? -ENODATA : 0;
 	}
 	return -EOPNOTSUPP;
 }

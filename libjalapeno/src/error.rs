@@ -271,6 +271,13 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether there is nothing to be read right now: what the kernel module says of a card that
+    /// resets, sleeps or failed.
+    #[must_use]
+    pub fn is_no_data(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.raw_os_error() == Some(libc::ENODATA))
+    }
+
     /// Its stable number.
     #[must_use]
     pub fn code(&self) -> Code {

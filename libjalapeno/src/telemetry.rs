@@ -17,6 +17,8 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::units::{Generation, Ticks};
 
+mod kernel;
+
 /// Looks before a page that is being written all the time is given up.
 const LOOKS: u32 = 64;
 /// Pause between two looks.
@@ -81,6 +83,8 @@ pub struct Telemetry {
     pub generation: Generation,
     /// Device time when it was read.
     pub now: Ticks,
+    /// Of device time.
+    pub ticks_per_second: u64,
     /// The entries, in the page's order.
     pub entries: Vec<Entry>,
 }
@@ -181,6 +185,7 @@ fn parse(page: &[u8], now: Ticks, ticks_per_second: u64) -> Result<Telemetry> {
         updated: Ticks(header.updated),
         generation: Generation(header.generation),
         now,
+        ticks_per_second,
         entries,
     })
 }
@@ -226,7 +231,7 @@ mod tests {
     const NOW: Ticks = Ticks(10 * RATE);
 
     /// A page by hand: header, then one entry.
-    fn page(sequence: u64, entry: [u8; 32]) -> Vec<u8> {
+    pub(super) fn page(sequence: u64, entry: [u8; 32]) -> Vec<u8> {
         let mut bytes = vec![0; 64];
         bytes[0..4].copy_from_slice(b"JTEL");
         bytes[4] = 1;
@@ -236,7 +241,14 @@ mod tests {
         bytes
     }
 
-    fn entry(field: u8, unit: u8, status: u8, value: u64, taken: u64, stale_ms: u32) -> [u8; 32] {
+    pub(super) fn entry(
+        field: u8,
+        unit: u8,
+        status: u8,
+        value: u64,
+        taken: u64,
+        stale_ms: u32,
+    ) -> [u8; 32] {
         let mut bytes = [0; 32];
         bytes[0] = field;
         bytes[4] = unit;

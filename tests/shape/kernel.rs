@@ -17,7 +17,7 @@ fn between<'a>(text: &'a str, before: &str, after: char) -> Vec<&'a str> {
 fn made(source: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     names.extend(
-        between(source, "DEVICE_ATTR_RO(", ')')
+        between(source, "\nJAL_SHOW(", ',')
             .into_iter()
             .map(str::to_owned),
     );
@@ -93,7 +93,8 @@ fn every_file_and_event_of_the_kernel_module_is_described() {
 
 #[test]
 fn a_file_that_nobody_describes_is_noticed() {
-    let source = "static DEVICE_ATTR_RO(secret);\n\t{ hwmon_temp, hwmon_temp_max, 2, FIELD, 1 },\n";
+    let source =
+        "\nJAL_SHOW(secret, 0, \"%u\", 1);\n\t{ hwmon_temp, hwmon_temp_max, 2, FIELD, 1 },\n";
     assert_eq!(
         made(source),
         ["secret", "temp3_max"].map(str::to_owned).into()

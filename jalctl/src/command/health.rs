@@ -1,5 +1,6 @@
 //! `jalctl health`: whether a device is well, from what it says of itself. Passive: takes
-//! milliseconds, wakes nothing, disturbs no owner.
+//! milliseconds, wakes nothing, disturbs no owner. A card on the PCI bus is not opened where the
+//! kernel module reads its telemetry beside an owner.
 
 use std::sync::Arc;
 use std::thread::sleep;
@@ -9,6 +10,7 @@ use clap::Args;
 use jalapeno::hw::limits::HEARTBEAT_PERIOD;
 use jalapeno::hw::regs::{DeviceState, Status};
 use jalapeno::hw::telemetry::TelemetryField as Field;
+use jalapeno::pci::{Function, Root, is_address};
 use jalapeno::{Device, Error, Reading, Telemetry};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -83,7 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Problem> {
         return output::schema::<Health>().map(|()| Exit::Ok);
     }
     let names = devices::chosen(&reporting.devices)?;
-    let outcomes = devices::ask(&names, examine);
+    let outcomes: Vec<_> = names.iter().map(look).collect();
     output::devices(reporting.form.output, &outcomes, table)?;
     let worst = outcomes
         .iter()
@@ -96,32 +98,89 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Problem> {
     })
 }
 
+/// By the kernel module where it has the card, by opening it as an observer elsewhere.
+fn look(name: &String) -> Outcome<Health> {
+    let function = Root::default().function(name);
+    if is_address(name) && function.has_kernel_module() {
+        return Outcome {
+            name: name.clone(),
+            uuid: function.text("jalapeno/uuid"),
+            result: examine_beside(&function).map_err(Problem::from),
+        };
+    }
+    let mut outcomes = devices::ask(std::slice::from_ref(name), examine);
+    outcomes.remove(0)
+}
+
 fn examine(device: &Arc<Device>) -> jalapeno::Result<Health> {
-    let mut checks = vec![state(device)?, heartbeat(device)?];
+    let beat = || device.heartbeat().map(u64::from);
+    let mut checks = vec![state(device.state()?), heartbeat(beat)?];
     checks.push(unread_faults(device)?);
     match device.telemetry() {
         Ok(telemetry) => checks.extend(sensors(&telemetry)),
         Err(error @ (Error::Lost { .. } | Error::Forked)) => return Err(error),
-        Err(error) => checks.push(Check {
-            check: "telemetry",
-            verdict: Verdict::Warning,
-            value: None,
-            limit: None,
-            message: error.to_string(),
-        }),
+        Err(error) => checks.push(untold(error.to_string())),
     }
-    let verdict = checks
-        .iter()
-        .map(|check| check.verdict)
-        .filter(|&v| v != Verdict::Unavailable);
-    Ok(Health {
-        verdict: verdict.max().unwrap_or(Verdict::Unavailable),
-        checks,
-    })
+    Ok(Health::of(checks))
 }
 
-fn state(device: &Device) -> jalapeno::Result<Check> {
-    let (verdict, message) = match device.state()? {
+/// Of a card that the kernel module has: beside its owner.
+fn examine_beside(function: &Function) -> jalapeno::Result<Health> {
+    let told = || -> jalapeno::Result<Vec<Check>> {
+        let page = Telemetry::of_function(function)?;
+        let raw = page.get(Field::State, 0).value();
+        let raw = raw.map_or(u32::MAX, |raw| u32::try_from(raw).unwrap_or(u32::MAX));
+        // A refresh is as good as a beat: both come at least each HEARTBEAT_PERIOD.
+        let refreshed = || Ok(Telemetry::of_function(function)?.updated.0);
+        let mut checks = vec![
+            state(DeviceState::from_code(raw).ok_or(raw)),
+            heartbeat(refreshed)?,
+            Check {
+                check: "faults",
+                verdict: Verdict::Unavailable,
+                value: page.get(Field::Faults, 0).signed(),
+                limit: None,
+                message: "recorded; who acknowledged them is told only to who opens the card"
+                    .into(),
+            },
+        ];
+        checks.extend(sensors(&page));
+        Ok(checks)
+    };
+    match told() {
+        Err(error) if error.is_no_data() => {
+            let why = "no data right now: the card resets, sleeps or failed";
+            Ok(Health::of(vec![untold(why.into())]))
+        }
+        told => Ok(Health::of(told?)),
+    }
+}
+
+impl Health {
+    fn of(checks: Vec<Check>) -> Self {
+        let verdict = checks
+            .iter()
+            .map(|check| check.verdict)
+            .filter(|&v| v != Verdict::Unavailable);
+        Self {
+            verdict: verdict.max().unwrap_or(Verdict::Unavailable),
+            checks,
+        }
+    }
+}
+
+fn untold(message: String) -> Check {
+    Check {
+        check: "telemetry",
+        verdict: Verdict::Warning,
+        value: None,
+        limit: None,
+        message,
+    }
+}
+
+fn state(told: Result<DeviceState, u32>) -> Check {
+    let (verdict, message) = match told {
         Ok(state) => {
             let verdict = match state {
                 DeviceState::Ready => Verdict::Ok,
@@ -132,23 +191,23 @@ fn state(device: &Device) -> jalapeno::Result<Check> {
         }
         Err(raw) => (Verdict::Failure, format!("unknown state {raw}")),
     };
-    Ok(Check {
+    Check {
         check: "state",
         verdict,
         value: None,
         limit: None,
         message,
-    })
+    }
 }
 
 /// Looks until the firmware was silent for three times as long as it may be.
-fn heartbeat(device: &Device) -> jalapeno::Result<Check> {
-    let first = device.heartbeat()?;
+fn heartbeat(beat: impl Fn() -> jalapeno::Result<u64>) -> jalapeno::Result<Check> {
+    let first = beat()?;
     let begin = Instant::now();
     let mut beats = false;
     while !beats && begin.elapsed() < 3 * HEARTBEAT_PERIOD {
         sleep(Duration::from_millis(5));
-        beats = device.heartbeat()? != first;
+        beats = beat()? != first;
     }
     Ok(Check {
         check: "heartbeat",

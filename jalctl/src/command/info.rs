@@ -1,8 +1,13 @@
-//! `jalctl info`: who a device is and what it can do. Disturbs no owner.
+//! `jalctl info`: who a device is and what it can do. Disturbs no owner: of a card on the PCI bus that
+//! another process has, it says what the kernel module tells.
+
+use std::sync::Arc;
 
 use clap::Args;
 use jalapeno::hw::regs::{Feature, Platform};
-use jalapeno::pci::{Root, is_address};
+use jalapeno::hw::telemetry::TelemetryField as Field;
+use jalapeno::pci::{Function, Root, is_address};
+use jalapeno::{Device, Telemetry};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -18,35 +23,38 @@ pub struct Arguments {
     reporting: Reporting,
 }
 
-/// Identity and capabilities of a device.
-#[derive(Debug, Serialize, JsonSchema)]
+/// Identity and capabilities of a device. Where it was not opened, `unopened` says why, and what only
+/// an open one tells is null.
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Info {
-    product: String,
+    product: Option<String>,
     /// silicon or emulator; null where the device gives an unknown number.
     platform: Option<String>,
-    firmware: String,
-    serial: u64,
+    firmware: Option<String>,
+    serial: Option<u64>,
     /// vfio-user, vfio-group, vfio-cdev or unsafe-noiommu.
-    backend: String,
+    backend: Option<String>,
     /// Of the host interface.
-    interface_version: String,
+    interface_version: Option<String>,
     /// booting, ready, degraded, ...; null where the device gives an unknown number.
     state: Option<String>,
     /// Counts resets.
-    generation: u64,
+    generation: Option<u64>,
     /// Tells one start of the firmware from another.
-    boot_id: u64,
-    hbm_bytes: u64,
-    queues: u32,
-    depth_max: u64,
-    vectors: u32,
-    ticks_per_second: u64,
-    features_offered: u64,
+    boot_id: Option<u64>,
+    hbm_bytes: Option<u64>,
+    queues: Option<u32>,
+    depth_max: Option<u64>,
+    vectors: Option<u32>,
+    ticks_per_second: Option<u64>,
+    features_offered: Option<u64>,
     /// Whether HBM is scrubbed before an owner gets any of it; false: the device cannot.
-    scrubs: bool,
+    scrubs: Option<bool>,
     /// Whether the kernel module has it, which gives sensors beside an owner, scrubs when an owner
     /// leaves and keeps fault records; null: not on the PCI bus.
     kernel_module: Option<bool>,
+    /// Why it was not opened; null: it was.
+    unopened: Option<String>,
 }
 
 impl Report for Info {
@@ -60,35 +68,72 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Problem> {
         return output::schema::<Info>().map(|()| Exit::Ok);
     }
     let names = devices::chosen(&reporting.devices)?;
-    let outcomes = devices::ask(&names, |device| {
-        let info = device.info();
-        let caps = &info.capabilities;
-        Ok(Info {
-            product: caps.product.clone(),
-            platform: info.platform.ok().map(|platform| match platform {
-                Platform::Silicon => "silicon".into(),
-                Platform::Emulator => "emulator".into(),
-            }),
-            firmware: caps.firmware.clone(),
-            serial: info.serial,
-            backend: info.backend.into(),
-            interface_version: format!("{}.{}", info.version.0, info.version.1),
-            state: device.state()?.ok().map(|state| output::word(state.name())),
-            generation: device.generation().0,
-            boot_id: info.boot_id,
-            hbm_bytes: caps.memory.hbm_bytes,
-            queues: caps.queues.count,
-            depth_max: 1 << caps.queues.depth_log2_max,
-            vectors: caps.queues.vectors,
-            ticks_per_second: caps.time.ticks_per_second,
-            features_offered: info.features_offered,
-            scrubs: info.features_offered & 1 << Feature::Scrub.code() != 0,
-            kernel_module: is_address(&info.name)
-                .then(|| Root::default().function(&info.name).has_kernel_module()),
-        })
-    });
+    let outcomes: Vec<_> = names.iter().map(look).collect();
     output::devices(reporting.form.output, &outcomes, table)?;
     Ok(devices::exit(&outcomes))
+}
+
+/// By opening it as an observer; by the kernel module where another process has it.
+fn look(name: &String) -> Outcome<Info> {
+    let mut outcomes = devices::ask(std::slice::from_ref(name), open);
+    let mut outcome = outcomes.remove(0);
+    let function = Root::default().function(name);
+    if let Err(problem) = &outcome.result
+        && problem.exit == Exit::Busy
+        && is_address(name)
+        && function.has_kernel_module()
+    {
+        outcome.uuid = function.text("jalapeno/uuid");
+        outcome.result = Ok(beside(&function, problem.message.clone()));
+    }
+    outcome
+}
+
+fn open(device: &Arc<Device>) -> jalapeno::Result<Info> {
+    let info = device.info();
+    let caps = &info.capabilities;
+    Ok(Info {
+        product: Some(caps.product.clone()),
+        platform: info.platform.ok().map(|platform| match platform {
+            Platform::Silicon => "silicon".into(),
+            Platform::Emulator => "emulator".into(),
+        }),
+        firmware: Some(caps.firmware.clone()),
+        serial: Some(info.serial),
+        backend: Some(info.backend.into()),
+        interface_version: Some(format!("{}.{}", info.version.0, info.version.1)),
+        state: device.state()?.ok().map(|state| output::word(state.name())),
+        generation: Some(device.generation().0),
+        boot_id: Some(info.boot_id),
+        hbm_bytes: Some(caps.memory.hbm_bytes),
+        queues: Some(caps.queues.count),
+        depth_max: Some(1 << caps.queues.depth_log2_max),
+        vectors: Some(caps.queues.vectors),
+        ticks_per_second: Some(caps.time.ticks_per_second),
+        features_offered: Some(info.features_offered),
+        scrubs: Some(info.features_offered & 1 << Feature::Scrub.code() != 0),
+        kernel_module: is_address(&info.name)
+            .then(|| Root::default().function(&info.name).has_kernel_module()),
+        unopened: None,
+    })
+}
+
+/// What the kernel module tells beside an owner.
+fn beside(function: &Function, unopened: String) -> Info {
+    let told = |file: &str| function.text(&format!("jalapeno/{file}"));
+    let number = |file: &str| told(file)?.parse().ok();
+    let page = Telemetry::of_function(function).ok();
+    Info {
+        firmware: told("firmware"),
+        serial: number("serial"),
+        state: told("health"),
+        generation: number("generation"),
+        hbm_bytes: page.and_then(|page| page.get(Field::HbmTotal, 0).value()),
+        ticks_per_second: number("ticks_per_second"),
+        kernel_module: Some(true),
+        unopened: Some(unopened),
+        ..Info::default()
+    }
 }
 
 fn table(outcomes: &[Outcome<Info>]) -> String {
@@ -96,51 +141,61 @@ fn table(outcomes: &[Outcome<Info>]) -> String {
         .iter()
         .filter_map(|outcome| Some((outcome, outcome.result.as_ref().ok()?)))
         .map(|(outcome, info)| {
-            let mut rows = vec![
-                ("Name", outcome.name.clone()),
-                ("UUID", outcome.uuid.clone().unwrap_or_default()),
+            let rows = [
+                ("Name", Some(outcome.name.clone())),
+                ("UUID", outcome.uuid.clone()),
                 ("Product", info.product.clone()),
-                (
-                    "Platform",
-                    info.platform.clone().unwrap_or_else(|| "unknown".into()),
-                ),
-                ("Serial", info.serial.to_string()),
+                ("Platform", info.platform.clone().or_else(|| unknown(info))),
+                ("Serial", info.serial.map(|serial| serial.to_string())),
                 ("Firmware", info.firmware.clone()),
                 ("Interface", info.interface_version.clone()),
                 ("Reached by", info.backend.clone()),
+                ("State", info.state.clone().or_else(|| unknown(info))),
+                ("Generation", info.generation.map(|count| count.to_string())),
+                ("HBM", info.hbm_bytes.map(output::bytes)),
+                ("Queues", queues(info)),
                 (
-                    "State",
-                    info.state.clone().unwrap_or_else(|| "unknown".into()),
+                    "Interrupts",
+                    info.vectors.map(|vectors| format!("{vectors} vectors")),
                 ),
-                ("Generation", info.generation.to_string()),
-                ("HBM", output::bytes(info.hbm_bytes)),
-                (
-                    "Queues",
-                    format!("{} of up to {} packets", info.queues, info.depth_max),
-                ),
-                ("Interrupts", format!("{} vectors", info.vectors)),
                 (
                     "Clock",
-                    format!("{} MHz", info.ticks_per_second / 1_000_000),
+                    info.ticks_per_second
+                        .map(|rate| format!("{} MHz", rate / 1_000_000)),
                 ),
-                ("Scrub", scrub(info).into()),
+                ("Scrub", scrub(info).map(String::from)),
+                (
+                    "Kernel module",
+                    info.kernel_module.map(|bound| module(bound).into()),
+                ),
+                ("Not opened", info.unopened.clone()),
             ];
-            if let Some(bound) = info.kernel_module {
-                rows.push(("Kernel module", module(bound).into()));
-            }
+            let rows = rows
+                .into_iter()
+                .filter_map(|(key, value)| Some((key, value?)));
             output::pairs(rows)
         })
         .collect();
     pages.join("\n")
 }
 
+/// What an open device has, and says in a way that is not known.
+fn unknown(info: &Info) -> Option<String> {
+    info.unopened.is_none().then(|| "unknown".into())
+}
+
+fn queues(info: &Info) -> Option<String> {
+    let (queues, depth) = (info.queues?, info.depth_max?);
+    Some(format!("{queues} of up to {depth} packets"))
+}
+
 /// Who scrubs HBM between two owners.
-fn scrub(info: &Info) -> &'static str {
-    match (info.scrubs, info.kernel_module) {
+fn scrub(info: &Info) -> Option<&'static str> {
+    Some(match (info.scrubs?, info.kernel_module) {
         (false, _) => "not offered: HBM holds what its last owner left",
         (true, Some(true)) => "by the kernel module when an owner leaves",
         (true, _) => "by the library before an owner gets any HBM",
-    }
+    })
 }
 
 /// What is missing without the kernel module.
@@ -167,23 +222,9 @@ mod tests {
             (false, Some(true), "not offered"),
         ] {
             let info = Info {
-                product: String::new(),
-                platform: None,
-                firmware: String::new(),
-                serial: 0,
-                backend: "vfio-group".into(),
-                interface_version: "1.0".into(),
-                state: None,
-                generation: 1,
-                boot_id: 0,
-                hbm_bytes: 1 << 20,
-                queues: 1,
-                depth_max: 2,
-                vectors: 1,
-                ticks_per_second: 1_000_000,
-                features_offered: 0,
-                scrubs,
+                scrubs: Some(scrubs),
                 kernel_module,
+                ..Info::default()
             };
             let told = table(&[Outcome {
                 name: "0000:02:00.0".into(),

@@ -11,7 +11,7 @@
 //! too fast to be read is counted as missed. The rest is telemetry. A figure that is stale or absent is
 //! "-", in scripts null, with its reason. Cards are known by their UUID; one that is lost is opened again
 //! when it answers. Cards on the PCI bus are not opened, since that would take them from their owners:
-//! of them the kernel module's sensors are shown.
+//! of them the telemetry is shown that the kernel module reads beside the owner.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

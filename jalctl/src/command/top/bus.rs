@@ -1,29 +1,26 @@
 //! Cards on the PCI bus: opening one would take it from its owner, or reset it, so they are watched
-//! through what the kernel tells: the kernel module's files and sensors, where it is bound to them.
+//! through what the kernel module tells, where it is bound to them.
 
-use std::fs;
+use std::time::{Duration, Instant};
 
-use jalapeno::pci::{Function, Root, is_address};
+use jalapeno::Telemetry;
+use jalapeno::hw::regs::DeviceState;
+use jalapeno::hw::telemetry::TelemetryField as Field;
+use jalapeno::pci::{Function, is_address};
+use jalapeno::units::Ticks;
 
+use super::meter::Meter;
 use super::sample::{Top, Why};
 use crate::exit::{Exit, Problem};
+use crate::output;
 
-/// HBM stacks in the kernel's sensors: temp2 and on.
-const STACKS: std::ops::RangeInclusive<u32> = 2..=7;
-/// Keys that only the card's own pages tell.
-const UNTOLD: [&str; 16] = [
+/// A card refreshes its page at least each 100 ms; one that has not for so long stands still.
+const SILENT: Duration = Duration::from_secs(1);
+/// Keys that only the card's own registers and its profile ring tell.
+const UNTOLD: [&str; 7] = [
     "product",
     "interval_ns",
     "busy_per_mille",
-    "compute_per_mille",
-    "copy_per_mille",
-    "compute_clock_kilohertz",
-    "throttle_count",
-    "throttle_count_interval",
-    "hbm_used_bytes",
-    "hbm_total_bytes",
-    "operations_per_second",
-    "bytes_per_second",
     "jobs",
     "jobs_per_second",
     "missed_records",
@@ -35,100 +32,88 @@ pub fn is_on_it(name: &str) -> bool {
     is_address(name)
 }
 
-/// Its UUID, where the kernel module tells it.
-pub fn uuid(name: &str) -> Option<String> {
-    Root::default().function(name).text("jalapeno/uuid")
+/// What is remembered of one from sample to sample.
+#[derive(Debug, Default)]
+pub struct Seen {
+    meter: Meter,
+    /// The last refresh, and when it was first seen.
+    refreshed: Option<(Ticks, Instant)>,
 }
 
-/// Fills in what the kernel tells.
-pub fn read(name: &str, top: &mut Top) -> Result<(), Problem> {
-    read_in(&Root::default(), name, top)
-}
-
-fn read_in(root: &Root, name: &str, top: &mut Top) -> Result<(), Problem> {
-    let function = root.function(name);
-    if !function.is_there() {
-        return Err(Problem {
-            code: "lost".into(),
-            message: format!("{name} is not on the PCI bus any more"),
-            hint: Some("jalctl list shows the devices there are".into()),
-            exit: Exit::Lost,
+impl Seen {
+    /// Fills in what the kernel module tells.
+    pub fn read(&mut self, function: &Function, top: &mut Top) -> Result<(), Problem> {
+        if !function.is_there() {
+            return Err(Problem {
+                code: "lost".into(),
+                message: format!("{} is not on the PCI bus any more", function.address),
+                hint: Some("jalctl list shows the devices there are".into()),
+                exit: Exit::Lost,
+            });
+        }
+        let page = self.page(function);
+        let told = |field| match page.as_ref().map(|page| page.get(field, 0)) {
+            Ok(reading) => reading
+                .value()
+                .ok_or_else(|| Why::new("no-data", "the card does not say it right now")),
+            Err(why) => Err(why.clone()),
+        };
+        let state = told(Field::State).and_then(|raw| {
+            let known = u32::try_from(raw).ok().and_then(DeviceState::from_code);
+            let unknown = || Why::new("unknown", format!("the card says {raw}: no state we know"));
+            Ok(output::word(known.ok_or_else(unknown)?.name()))
         });
+        top.state = top.note("state", state);
+        let generation = page.as_ref().map(|page| page.generation.0);
+        top.generation = top.note("generation", generation.map_err(Clone::clone));
+        self.meter.read(page.as_ref().map_err(Clone::clone), top);
+        for key in UNTOLD {
+            let why = Why::new(
+                "unopened",
+                "only the card itself tells, and opening it would disturb it",
+            );
+            top.note::<()>(key, Err(why));
+        }
+        Ok(())
     }
-    let bound = function.path().join("jalapeno").is_dir();
-    let why = || match bound {
-        true => Why::new(
+
+    /// The page, where it is to be had and its card refreshes it.
+    fn page(&mut self, function: &Function) -> Result<Telemetry, Why> {
+        let page = Telemetry::of_function(function).map_err(|error| why(&error))?;
+        match self.refreshed {
+            Some((at, seen)) if at == page.updated && seen.elapsed() > SILENT => Err(Why::new(
+                "stale",
+                "the card does not refresh its telemetry any more: its firmware stands still",
+            )),
+            Some((at, _)) if at == page.updated => Ok(page),
+            _ => {
+                self.refreshed = Some((page.updated, Instant::now()));
+                Ok(page)
+            }
+        }
+    }
+}
+
+/// Why the kernel module tells nothing.
+fn why(error: &jalapeno::Error) -> Why {
+    match error {
+        error if error.is_no_data() => Why::new(
             "no-data",
             "the card cannot be read now: it resets, sleeps, or failed",
         ),
-        false => Why::new(
+        jalapeno::Error::Binding { hint, .. } => Why::new(
             "unopened",
-            "opening the card would disturb it; jalctl bind --driver jalapeno_vfio_pci gives it \
-             sensors in the kernel",
+            format!("opening the card would disturb it; {hint} gives it sensors in the kernel"),
         ),
-    };
-    let told = |file: &str| function.text(&format!("jalapeno/{file}"));
-    top.state = top.note("state", told("health").ok_or_else(why));
-    let generation = told("generation").and_then(|text| text.parse().ok());
-    top.generation = top.note("generation", generation.ok_or_else(why));
-    let sensors = Sensors::of(&function);
-    let milli = |micro: i64| u64::try_from(micro / 1000).ok();
-    let mut sensor = |key: &str, file: &str| {
-        let told = sensors.as_ref().and_then(|sensors| sensors.read(file));
-        top.note(key, told.ok_or_else(why))
-    };
-    let power = sensor("power_milliwatts", "power1_input");
-    let limit = sensor("power_limit_milliwatts", "power1_cap");
-    let die = sensor("die_temperature_millicelsius", "temp1_input");
-    let throttle = sensor("throttle_temperature_millicelsius", "temp1_max");
-    let energy = sensor("energy_microjoules", "energy1_input");
-    top.power_milliwatts = power.and_then(milli);
-    top.power_limit_milliwatts = limit.and_then(milli);
-    top.die_temperature_millicelsius = die;
-    top.throttle_temperature_millicelsius = throttle;
-    top.energy_microjoules = energy.and_then(|energy| u64::try_from(energy).ok());
-    if energy.is_none() {
-        top.note::<()>("energy_since_start_microjoules", Err(why()));
-    }
-    let stacks = sensors.as_ref().and_then(Sensors::hottest);
-    top.hbm_temperature_millicelsius =
-        top.note("hbm_temperature_millicelsius", stacks.ok_or_else(why));
-    for key in UNTOLD {
-        let why = Why::new(
-            "unopened",
-            "only the card itself tells, and opening it would disturb it",
-        );
-        top.note::<()>(key, Err(why));
-    }
-    Ok(())
-}
-
-/// The folder of a card's sensors.
-struct Sensors(Function, String);
-
-impl Sensors {
-    fn of(function: &Function) -> Option<Self> {
-        let mut folders = fs::read_dir(function.path().join("hwmon")).ok()?;
-        let name = folders.next()?.ok()?.file_name();
-        Some(Self(function.clone(), format!("hwmon/{}", name.to_str()?)))
-    }
-
-    fn read(&self, file: &str) -> Option<i64> {
-        self.0.text(&format!("{}/{file}", self.1))?.parse().ok()
-    }
-
-    /// The hottest stack, where all that there are tell.
-    fn hottest(&self) -> Option<i64> {
-        let files = STACKS.map(|number| format!("temp{number}_input"));
-        let there = files.filter(|file| self.0.path().join(&self.1).join(file).exists());
-        let told: Option<Vec<i64>> = there.map(|file| self.read(&file)).collect();
-        told?.into_iter().max()
+        other => Why::from(other),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jalapeno::pci::Root;
+    use std::fs;
     use std::path::{Path, PathBuf};
 
     const CARD: &str = "0000:02:00.0";
@@ -142,15 +127,31 @@ mod tests {
             Self(folder)
         }
 
-        fn write(&self, file: &str, text: &str) {
+        fn write(&self, file: &str, bytes: &[u8]) {
             let path = self.0.join("sys/bus/pci/devices").join(CARD).join(file);
             fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).expect("a folder");
-            fs::write(path, text).expect("a file");
+            fs::write(path, bytes).expect("a file");
         }
 
-        fn read(&self) -> Result<Top, Problem> {
+        /// A page of the card's: when it was refreshed, and (field, unit, value).
+        fn show(&self, updated: u64, entries: &[(u16, u8, u64)]) {
+            let mut page = b"JTEL\x01\0".to_vec();
+            page.extend(u16::try_from(entries.len()).expect("few").to_le_bytes());
+            page.extend([2, updated, 4, 0, 0, 0, 0].map(u64::to_le_bytes).concat());
+            for (field, unit, value) in entries {
+                page.extend(field.to_le_bytes());
+                page.extend([0, 0, *unit, 0, 0, 0]);
+                page.extend([*value, updated, 500].map(u64::to_le_bytes).concat());
+            }
+            page.resize(0x4000, 0);
+            self.write("jalapeno/telemetry", &page);
+            self.write("jalapeno/ticks_per_second", b"1000000\n");
+        }
+
+        fn read(&self, seen: &mut Seen) -> Result<Top, Problem> {
             let mut top = Top::default();
-            read_in(&Root::at(&self.0), CARD, &mut top).map(|()| top)
+            let function = Root::at(&self.0).function(CARD);
+            seen.read(&function, &mut top).map(|()| top)
         }
     }
 
@@ -160,34 +161,37 @@ mod tests {
         }
     }
 
+    /// READY, 75.25 W, 61.5 degrees, energy, and operations.
+    fn entries(operations: u64) -> [(u16, u8, u64); 5] {
+        [
+            (0x19, 0, 1),
+            (5, 2, 75_250),
+            (1, 1, 61_500),
+            (7, 3, 1000 + operations),
+            (0x1a, 0, operations),
+        ]
+    }
+
     #[test]
-    fn a_card_of_the_kernel_module_tells_its_sensors_and_nothing_is_invented() {
+    fn a_card_of_the_kernel_module_tells_its_telemetry_and_nothing_is_invented() {
         let machine = Machine::new("module");
-        machine.write("jalapeno/health", "ready\n");
-        machine.write("jalapeno/generation", "4\n");
-        for (file, value) in [
-            ("power1_input", "75250000"),
-            ("power1_cap", "700000000"),
-            ("temp1_input", "61500"),
-            ("temp2_input", "51000"),
-            ("temp4_input", "58000"),
-            ("energy1_input", "123456789"),
-        ] {
-            machine.write(&format!("hwmon/hwmon3/{file}"), value);
-        }
-        let top = machine.read().expect("it is there");
+        let mut seen = Seen::default();
+        machine.show(1_000_000, &entries(500));
+        let top = machine.read(&mut seen).expect("it is there");
         assert_eq!(
             (top.state.as_deref(), top.generation),
             (Some("ready"), Some(4))
         );
         assert_eq!(top.power_milliwatts, Some(75_250));
-        assert_eq!(top.power_limit_milliwatts, Some(700_000));
         assert_eq!(top.die_temperature_millicelsius, Some(61_500));
-        assert_eq!(top.hbm_temperature_millicelsius, Some(58_000));
-        assert_eq!(top.energy_microjoules, Some(123_456_789));
-        assert_eq!(top.throttle_temperature_millicelsius, None);
+        assert_eq!(top.operations_per_second, None, "there is no rate yet");
+        machine.show(1_500_000, &entries(700));
+        let top = machine.read(&mut seen).expect("it is there");
+        assert_eq!(top.operations_per_second, Some(400));
+        assert_eq!(top.energy_microjoules, Some(1700));
+        assert_eq!(top.energy_since_start_microjoules, Some(200));
         for (key, code) in [
-            ("throttle_temperature_millicelsius", "no-data"),
+            ("throttle_temperature_millicelsius", "unsupported"),
             ("busy_per_mille", "unopened"),
         ] {
             assert_eq!(top.why(key).map(|why| &*why.code), Some(code), "{key}");
@@ -195,12 +199,31 @@ mod tests {
     }
 
     #[test]
+    fn a_card_whose_firmware_stands_still_tells_no_numbers() {
+        let machine = Machine::new("still");
+        let mut seen = Seen::default();
+        machine.show(1_000_000, &entries(500));
+        assert!(machine.read(&mut seen).is_ok_and(|top| top.state.is_some()));
+        std::thread::sleep(SILENT + Duration::from_millis(50));
+        let top = machine.read(&mut seen).expect("it is there");
+        assert_eq!((&top.state, top.power_milliwatts), (&None, None));
+        assert!(
+            top.why("power_milliwatts")
+                .is_some_and(|why| why.code == "stale")
+        );
+        machine.show(1_000_001, &entries(500));
+        let top = machine.read(&mut seen).expect("it is there");
+        assert_eq!(top.power_milliwatts, Some(75_250));
+    }
+
+    #[test]
     fn stock_vfio_pci_tells_nothing_and_a_card_that_was_pulled_is_lost() {
         let machine = Machine::new("stock");
-        let gone = machine.read().expect_err("not there yet");
+        let mut seen = Seen::default();
+        let gone = machine.read(&mut seen).expect_err("not there yet");
         assert_eq!((&*gone.code, gone.exit), ("lost", Exit::Lost));
-        machine.write("vendor", "0xa1a0\n");
-        let top = machine.read().expect("it is there");
+        machine.write("vendor", b"0xa1a0\n");
+        let top = machine.read(&mut seen).expect("it is there");
         assert_eq!((top.state.clone(), top.power_milliwatts), (None, None));
         let why = top.why("power_milliwatts").expect("a reason");
         assert!(

@@ -38,7 +38,8 @@ impl Meter {
     }
 
     /// Fills in what the page tells.
-    pub fn read(&mut self, page: Page<'_>, ticks_per_second: u64, top: &mut Top) {
+    pub fn read(&mut self, page: Page<'_>, top: &mut Top) {
+        let ticks_per_second = page.as_ref().map_or(1, |page| page.ticks_per_second);
         let page = &page;
         top.compute_per_mille = top.note("compute_per_mille", value(page, Field::Utilisation, 0));
         top.copy_per_mille = top.note("copy_per_mille", value(page, Field::Utilisation, 1));
@@ -187,13 +188,14 @@ mod tests {
             updated: Ticks(taken),
             generation: Generation(1),
             now: Ticks(taken),
+            ticks_per_second: 1000,
             entries: values.iter().map(entry).collect(),
         }
     }
 
     fn told(meter: &mut Meter, page: &Telemetry) -> Top {
         let mut top = Top::default();
-        meter.read(Ok(page), 1000, &mut top);
+        meter.read(Ok(page), &mut top);
         top
     }
 
@@ -233,7 +235,7 @@ mod tests {
         // Without a page nothing is told, and everything has the reason.
         let mut top = Top::default();
         let why = Why::new("late", "the page never stands still");
-        Meter::default().read(Err(why), 1000, &mut top);
+        Meter::default().read(Err(why), &mut top);
         assert!(top.unavailable.len() > 12 && top.unavailable.iter().all(|it| it.code == "late"));
         assert_eq!(top.energy_since_start_microjoules, None);
     }

@@ -8,6 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jalapeno::hw::regs::{Generation, Time};
+use jalapeno::pci::Root;
 use jalapeno::{Device, Profiler, Role, holders};
 
 use super::bus;
@@ -128,8 +129,8 @@ struct Watched {
     open: Result<Open, Problem>,
     /// The meter of the last opening: what rose meanwhile counts.
     meter: Option<(String, Meter)>,
-    /// Energy when it was first told, of a card on the PCI bus.
-    energy: Option<u64>,
+    /// Of a card on the PCI bus.
+    seen: bus::Seen,
     generation: Option<u64>,
     resets: u64,
     holders: Option<Vec<Process>>,
@@ -144,7 +145,7 @@ impl Watched {
             uuid: card.uuid.clone(),
             open: Err(Problem::failure("not open yet", "wait")),
             meter: None,
-            energy: None,
+            seen: bus::Seen::default(),
             generation: None,
             resets: 0,
             holders: None,
@@ -214,12 +215,9 @@ impl Watched {
             ..Top::default()
         };
         if bus::is_on_it(&self.name) {
-            self.uuid = bus::uuid(&self.name).or(self.uuid.take());
-            bus::read(&self.name, &mut top)?;
-            if let Some(now) = top.energy_microjoules {
-                let first = *self.energy.get_or_insert(now);
-                top.energy_since_start_microjoules = now.checked_sub(first);
-            }
+            let function = Root::default().function(&self.name);
+            self.uuid = function.text("jalapeno/uuid").or(self.uuid.take());
+            self.seen.read(&function, &mut top)?;
         } else {
             let open = match &mut self.open {
                 Ok(open) => open,
@@ -313,8 +311,7 @@ impl Open {
             ))
         });
         let rate = caps.time.ticks_per_second.max(1);
-        self.meter
-            .read(page.as_ref().map_err(Clone::clone), rate, top);
+        self.meter.read(page.as_ref().map_err(Clone::clone), top);
         let sum = self.tally.close(now);
         top.interval_ns = Some(nanos(sum.length, rate));
         let sum = self.profile.as_ref().map(|_| sum).map_err(Clone::clone);
