@@ -248,6 +248,13 @@ impl Injector {
         self.active.store(0, Ordering::Release);
     }
 
+    /// Whether nothing is armed and nothing lasts.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        let armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
+        armed.is_empty() && self.active.load(Ordering::Acquire) == 0
+    }
+
     /// Whether anything of this unit is armed. One load.
     #[inline]
     #[must_use]

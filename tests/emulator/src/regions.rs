@@ -9,9 +9,6 @@ use crate::pci::Effect;
 use crate::session::Session;
 use crate::stream::TRANSFER_MAX;
 
-/// Bytes of a reply with the one capability there is: mappable areas, one of them.
-const WITH_AREA: u32 = 64;
-
 impl Session {
     /// A region's size; 0: there is no such region.
     fn region_bytes(&self, region: u32) -> u64 {
@@ -50,35 +47,37 @@ impl Session {
             info.flags |= wire::REGION_WRITABLE;
         }
         let function = &self.shared.function;
-        let (file, area) = match ask.index {
-            0 if function.page_area().0 + function.page_area().1 > bytes => {
-                return Ok(Answer::of(&info)); // a BAR too short for the page
-            }
-            0 => (self.page.file(), function.page_area()),
+        let whole;
+        let (file, areas) = match ask.index {
+            0 => (self.page.file(), self.page.areas()),
             bar => match function.backing(bar) {
                 Some(backing) => {
                     info.offset = backing.offset;
-                    (backing.file, backing.area)
+                    whole = [backing.area];
+                    (backing.file, &whole[..])
                 }
                 None => return Ok(Answer::of(&info)),
             },
         };
+        if areas.last().is_none_or(|(at, length)| at + length > bytes) {
+            return Ok(Answer::of(&info)); // a BAR too short for them
+        }
         let file = Some(file.try_clone_to_owned().map_err(|_| Errno::EMFILE)?);
         info.flags |= wire::REGION_MMAP;
-        if area == (0, bytes) {
+        if areas == [(0, bytes)] {
             return Ok(Answer {
                 file,
                 ..Answer::of(&info)
             });
         }
         info.flags |= wire::REGION_CAPS;
-        info.argsz = WITH_AREA;
+        let data = sparse(areas);
+        info.argsz += u32::try_from(data.len()).map_err(|_| Errno::EINVAL)?;
         // Also in the short answer: QEMU 11.1 refuses a region that has capabilities at 0.
         info.cap_offset = 32;
-        let data = if ask.argsz < info.argsz {
-            Vec::new()
-        } else {
-            sparse(area)
+        let data = match ask.argsz < info.argsz {
+            true => Vec::new(),
+            false => data,
         };
         Ok(Answer {
             data,
@@ -152,20 +151,24 @@ impl Session {
     }
 }
 
-/// The capability that names the one area that can be mapped.
-fn sparse(area: (u64, u64)) -> Vec<u8> {
+/// The capability that names the areas that can be mapped.
+fn sparse(areas: &[(u64, u64)]) -> Vec<u8> {
     let cap = wire::CapHeader {
         id: wire::CAP_SPARSE_MMAP,
         version: 1,
         next: 0,
     };
     let sparse = wire::SparseMmap {
-        areas: 1,
+        areas: u32::try_from(areas.len()).unwrap_or_default(),
         reserved: 0,
     };
-    let area = wire::SparseArea {
-        offset: area.0,
-        bytes: area.1,
-    };
-    [cap.as_bytes(), sparse.as_bytes(), area.as_bytes()].concat()
+    let mut bytes = [cap.as_bytes(), sparse.as_bytes()].concat();
+    for &(offset, length) in areas {
+        let area = wire::SparseArea {
+            offset,
+            bytes: length,
+        };
+        bytes.extend_from_slice(area.as_bytes());
+    }
+    bytes
 }

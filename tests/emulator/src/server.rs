@@ -30,10 +30,12 @@ pub struct Backing<'a> {
     pub area: (u64, u64),
 }
 
-/// A telemetry page of one connection's own.
+/// What of BAR0 one connection may map: a copy of its own.
 pub trait Page: Send + Sync + Debug {
-    /// The file behind it; the page stands at its offset in BAR0.
+    /// The file behind it: BAR0 up to the last area's end.
     fn file(&self) -> BorrowedFd<'_>;
+    /// What of it can be mapped: offsets and bytes, rising.
+    fn areas(&self) -> &[(u64, u64)];
 }
 
 /// The card, as the server sees it.
@@ -46,13 +48,11 @@ pub trait Function: Send + Sync + Debug {
     fn write(&self, bar: u32, offset: u64, from: &[u8]);
     /// What of a BAR can be mapped, if it is the same for everyone (doorbells, window).
     fn backing(&self, bar: u32) -> Option<Backing<'_>>;
-    /// A telemetry page for a new connection, kept fresh while it lives.
+    /// What of BAR0 a new connection may map, kept fresh while it lives.
     ///
     /// # Errors
     /// What the kernel said to its memory.
     fn page(&self) -> io::Result<Arc<dyn Page>>;
-    /// The telemetry page's place in BAR0.
-    fn page_area(&self) -> (u64, u64);
     /// Function level reset, done when this returns.
     fn reset(&self);
 }

@@ -1,5 +1,5 @@
-//! The telemetry page, refreshed under its sequence lock, one copy for each connection.
-//! Host interface 9.
+//! The telemetry page, refreshed under its sequence lock, one copy for each connection, which has the
+//! capability records beside it. Host interface 9.
 //!
 //! A connection's copy is its own memory: who falsifies it deceives only itself.
 
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use jalapeno_hw::pci::{HBM_STACKS, LINK_LANES};
-use jalapeno_hw::regs::{QueueState, TELEMETRY_BYTES, TELEMETRY_OFFSET};
+use jalapeno_hw::regs::{CAPS_BYTES, CAPS_OFFSET, QueueState, TELEMETRY_BYTES, TELEMETRY_OFFSET};
 use jalapeno_hw::telemetry::{
     TELEMETRY_ENTRIES_MAX, TELEMETRY_MAGIC, TelemetryEntry, TelemetryField, TelemetryHeader,
     TelemetryUnit,
@@ -31,6 +31,11 @@ pub const REFRESH: Duration = Duration::from_millis(50);
 const STALE_MS: u32 = 1000;
 const PAGE: usize = TELEMETRY_BYTES as usize;
 const FILE: usize = TELEMETRY_OFFSET as usize + PAGE;
+/// What can be mapped of a copy: the capability records, which never change, and the page.
+const AREAS: [(u64, u64); 2] = [
+    (CAPS_OFFSET as u64, CAPS_BYTES as u64),
+    (TELEMETRY_OFFSET as u64, TELEMETRY_BYTES as u64),
+];
 /// Highest compute clock in kilohertz. ASSUMED.
 const COMPUTE_CLOCK: u64 = 1_900_000;
 /// Compute clock of an idle card in kilohertz. ASSUMED.
@@ -48,6 +53,7 @@ const SHUTDOWN_MILLICELSIUS: u64 = 105_000;
 pub struct Copy {
     file: OwnedFd,
     map: MmapRaw,
+    areas: &'static [(u64, u64)],
     sequence: AtomicU64,
 }
 
@@ -59,7 +65,8 @@ pub struct Telemetry {
 }
 
 impl Copy {
-    fn new() -> io::Result<Self> {
+    /// With these capability records; `None`: they are relayed.
+    fn new(records: Option<&[u8]>) -> io::Result<Self> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let file = memfd_create(c"jalapeno-telemetry", flags)?;
         let length = i64::try_from(FILE).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -74,18 +81,28 @@ impl Copy {
                     | nix::fcntl::SealFlag::F_SEAL_SEAL,
             ),
         )?;
-        Ok(Self {
+        let copy = Self {
             map: MmapOptions::new().len(FILE).map_raw(&file)?,
             file,
+            areas: AREAS
+                .get(usize::from(records.is_none())..)
+                .unwrap_or_default(),
             sequence: AtomicU64::new(0),
-        })
+        };
+        copy.all()
+            .write(CAPS_OFFSET as usize, records.unwrap_or_default());
+        Ok(copy)
+    }
+
+    /// All of it in memory.
+    fn all(&self) -> Span {
+        // SAFETY: the mapping lives as long as `self`, and its file is sealed against shrinking.
+        unsafe { Span::new(self.map.as_mut_ptr(), self.map.len()) }
     }
 
     /// The page in memory.
     fn span(&self) -> Span {
-        // SAFETY: the mapping lives as long as `self`, and its file is sealed against shrinking.
-        let file = unsafe { Span::new(self.map.as_mut_ptr(), self.map.len()) };
-        file.part(TELEMETRY_OFFSET as usize, PAGE)
+        self.all().part(TELEMETRY_OFFSET as usize, PAGE)
     }
 
     /// Writes new content under the sequence lock; `torn` leaves it locked.
@@ -107,15 +124,19 @@ impl Page for Copy {
     fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+
+    fn areas(&self) -> &[(u64, u64)] {
+        self.areas
+    }
 }
 
 impl Telemetry {
-    /// A copy that is kept fresh while it lives.
+    /// A copy that is kept fresh while it lives, with these capability records to be mapped too.
     ///
     /// # Errors
     /// What the kernel said to its memory.
-    pub fn copy(&self) -> io::Result<Arc<Copy>> {
-        let copy = Arc::new(Copy::new()?);
+    pub fn copy(&self, records: Option<&[u8]>) -> io::Result<Arc<Copy>> {
+        let copy = Arc::new(Copy::new(records)?);
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         copy.write(&newest, false);
         drop(newest);

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use jalapeno_emulator::board::Board;
+use jalapeno_emulator::faults::Fault;
 use jalapeno_emulator::identity::Options;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 
@@ -82,23 +83,58 @@ fn nine_regions_are_told_with_their_sizes() {
     );
 }
 
+/// The sparse mmap capability that names these areas.
+fn areas(areas: &[(u32, u32)]) -> Vec<u8> {
+    let mut bytes = [&1u16.to_le_bytes()[..], &1u16.to_le_bytes()].concat();
+    bytes.extend(words(&[0, u32::try_from(areas.len()).unwrap(), 0]));
+    for &(at, length) in areas {
+        bytes.extend(words(&[at, 0, length, 0]));
+    }
+    bytes
+}
+
 #[test]
-fn the_area_that_can_be_mapped_is_told_once_there_is_room_for_it() {
+fn the_areas_that_can_be_mapped_are_told_once_there_is_room_for_them() {
     let board = board();
     let mut owner = Peer::owner(board.path());
-    for argsz in [32, 33, 63] {
+    for argsz in [32, 33, 79] {
         let short = info(&mut owner, argsz, BAR0);
-        assert_eq!((short.argsz, short.flags & CAPS), (64, CAPS));
+        assert_eq!((short.argsz, short.flags & CAPS), (80, CAPS));
         assert!(short.rest.is_empty(), "no capability is cut in two");
         assert_eq!(short.files.len(), 1);
     }
-    for argsz in [64, 4096, u32::MAX] {
+    for argsz in [80, 4096, u32::MAX] {
         let long = info(&mut owner, argsz, BAR0);
-        assert_eq!((long.argsz, long.cap_offset), (64, 32));
-        let mut wanted = [&1u16.to_le_bytes()[..], &1u16.to_le_bytes()].concat();
-        wanted.extend_from_slice(&words(&[0, 1, 0, 0x1_0000, 0, 0x4000, 0]));
-        assert_eq!(long.rest, wanted, "sparse areas: one, 16 KiB at 64 KiB");
+        assert_eq!((long.argsz, long.cap_offset), (80, 32));
+        let wanted = areas(&[(0x1000, 0x1000), (0x1_0000, 0x4000)]);
+        assert_eq!(long.rest, wanted, "capability records, telemetry page");
     }
+}
+
+#[test]
+fn a_card_that_misbehaves_relays_its_capability_records() {
+    let board = board();
+    board.fault(Fault::CapsLoop);
+    let mut owner = Peer::owner(board.path());
+    let told = info(&mut owner, 80, BAR0);
+    assert_eq!(told.rest, areas(&[(0x1_0000, 0x4000)]));
+    assert_eq!(owner.read(BAR0, 0x1024, 2), [0, 0], "of its second record");
+}
+
+#[test]
+fn the_capability_records_are_the_same_mapped_and_relayed() {
+    let board = board();
+    let mut owner = Peer::owner(board.path());
+    let mut info = info(&mut owner, 80, BAR0);
+    let file = std::fs::File::from(info.files.pop().unwrap());
+    let mut mapped = [0; 4096];
+    file.read_exact_at(&mut mapped, info.offset + 0x1000)
+        .unwrap();
+    let relayed: Vec<u8> = (0..4096 / 8)
+        .flat_map(|at| owner.read(BAR0, 0x1000 + at * 8, 8))
+        .collect();
+    assert_eq!(mapped, *relayed);
+    assert_ne!(mapped[..8], [0; 8]);
 }
 
 #[test]
