@@ -294,9 +294,15 @@ impl HostMemory {
         // Before memory is taken; and again with the pages that it came in.
         memlock::preflight(about, whole)?;
         let backing = Backing::allocate(whole, options.huge)?;
-        memlock::preflight(about, backing.bytes())?;
+        if backing.bytes() > whole {
+            memlock::preflight(about, backing.bytes())?;
+        }
         let mut lease = space.reserve(backing.bytes())?;
-        let file = backing.file(options.protection)?;
+        // Opened anew only for another process, which shall not be able to map it writable.
+        let file = backing.file(match about.needs_file {
+            true => options.protection,
+            false => Protection::ReadWrite,
+        })?;
         let range = HostRange {
             at: backing.at(),
             bytes: backing.bytes(),

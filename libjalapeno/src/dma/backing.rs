@@ -80,7 +80,8 @@ impl Backing {
                 Err(error) => log::debug!("no huge pages for {bytes} bytes: {error}"),
             }
         }
-        let have = available();
+        // To ask costs more than to take little: that the kernel refuses by itself.
+        let have = (bytes >= HUGE).then(available).flatten();
         let failed = |have| Error::Memory {
             what: "host memory".into(),
             needed: small,
