@@ -321,8 +321,9 @@ typedef struct jal_completion {
 jal_status jal_reap(jal_queue queue, jal_completion *out, size_t capacity, size_t element_size,
                     size_t *count);
 
-/* Waits until `sequence` is done: polls briefly, then sleeps until the interrupt. FAULT if that very
- * job failed, CANCELLED if one before it did, TIMEOUT, LOST. Several threads may wait at once. */
+/* Waits until `sequence` is done: polls briefly, unless the queue's last waits were long, then sleeps
+ * until the interrupt. FAULT if that very job failed, CANCELLED if one before it did, TIMEOUT, LOST.
+ * Several threads may wait at once. */
 jal_status jal_wait(jal_queue queue, uint64_t sequence, int64_t timeout_ns);
 
 /* An eventfd for the caller's epoll loop, readable after an interrupt of this queue. It stays the

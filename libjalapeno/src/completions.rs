@@ -10,6 +10,7 @@ use crate::ledger::End;
 use crate::units::Seq;
 use crate::waker::Waker;
 
+mod habit;
 mod minder;
 mod wait;
 

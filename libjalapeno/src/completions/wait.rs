@@ -1,13 +1,15 @@
 //! Waiting: how threads and epoll loops learn that a job is done.
 //!
-//! A waiter polls for a moment, then arms the interrupt for the lowest sequence number that anyone
-//! awaits, looks once more and sleeps. It trusts neither the interrupt nor the doorbell to arrive.
+//! A waiter polls for a moment where that is worth it, then arms the interrupt for the lowest sequence
+//! number that anyone awaits, looks once more and sleeps. It trusts neither the interrupt nor the doorbell
+//! to arrive.
 
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Completions;
+use super::habit::Habit;
 use super::minder::Minder;
 use crate::error::{Error, Result};
 use crate::lane::Lane;
@@ -15,8 +17,6 @@ use crate::order;
 use crate::units::Seq;
 use crate::waker::{Wake, Waker};
 
-/// How long a waiter polls before it sleeps: about what a sleep and a wake would cost.
-const SPIN: Duration = Duration::from_micros(20);
 /// Looks between two readings of the clock while polling.
 const LOOKS: u32 = 32;
 /// Sleepers look for themselves this often, so that a missing interrupt or a lost doorbell is
@@ -42,6 +42,7 @@ impl Awaited {
 #[derive(Debug)]
 pub(super) struct Shared {
     awaited: Mutex<Awaited>,
+    habit: Habit,
     waker: Arc<Waker>,
     minder: Minder,
 }
@@ -50,6 +51,7 @@ impl Shared {
     pub(super) fn new(lane: Arc<Lane>, waker: Arc<Waker>) -> Self {
         Self {
             awaited: Mutex::default(),
+            habit: Habit::default(),
             minder: Minder::new(lane, Arc::clone(&waker)),
             waker,
         }
@@ -57,8 +59,8 @@ impl Shared {
 }
 
 impl Completions {
-    /// Waits until `seq` is done: polls briefly, then sleeps until the interrupt. A zero timeout
-    /// looks once; `None` waits without end.
+    /// Waits until `seq` is done: polls briefly, unless the queue's last waits were long, then sleeps
+    /// until the interrupt. A zero timeout looks once; `None` waits without end.
     ///
     /// # Errors
     /// The job's own end: `Fault`, `Cancelled`. `Late` after the timeout: the job's buffers stay
@@ -88,9 +90,12 @@ impl Completions {
             begin: Instant::now(),
             timeout,
         };
-        while patience.begin.elapsed() < timeout.unwrap_or(SPIN).min(SPIN) {
+        let spin = self.shared.habit.spin();
+        let spin = timeout.map_or(spin, |timeout| timeout.min(spin));
+        while !spin.is_zero() && patience.begin.elapsed() < spin {
             for _ in 0..LOOKS {
                 if let Some(outcome) = self.lane.outcome(seq) {
+                    self.shared.habit.note(Duration::ZERO, false);
                     return outcome;
                 }
                 std::hint::spin_loop();
@@ -102,6 +107,9 @@ impl Completions {
         if let Some(at) = awaited.waiters.iter().position(|&other| other == seq) {
             awaited.waiters.swap_remove(at);
         }
+        drop(awaited);
+        let gave_up = matches!(outcome, Err(Error::Late { .. }));
+        self.shared.habit.note(patience.begin.elapsed(), gave_up);
         outcome
     }
 
