@@ -41,13 +41,16 @@ template <typename Copy> jal_status twice(const Copy &copy) noexcept {
     return copy();
 }
 
-/* Whether bytes lie in a buffer; if not, the log says so and the next graph fails. */
-bool inside(Memory &memory, std::uint64_t offset, std::uint64_t bytes) noexcept {
-    if (bytes <= memory.bytes && offset <= memory.bytes - bytes) return true;
+__attribute__((noinline)) bool outside(Memory &memory, std::uint64_t offset, std::uint64_t bytes) noexcept {
     say(GGML_LOG_LEVEL_ERROR, "bytes %llu to %llu of a buffer of %llu", static_cast<unsigned long long>(offset),
         static_cast<unsigned long long>(offset + bytes), static_cast<unsigned long long>(memory.bytes));
     memory.card->failed.store(true);
     return false;
+}
+
+/* Whether bytes lie in a buffer; if not, the log says so and the next graph fails. */
+bool inside(Memory &memory, std::uint64_t offset, std::uint64_t bytes) noexcept {
+    return (bytes <= memory.bytes && offset <= memory.bytes - bytes) || outside(memory, offset, bytes);
 }
 
 /* With the card's turn taken: whether bytes hold what ggml wrote. */
@@ -98,15 +101,9 @@ void buffer_memset(ggml_backend_buffer_t, ggml_tensor *tensor, std::uint8_t valu
     fill(memory, place(memory, tensor, offset), value, size);
 }
 
-/* A small write goes along with the next graph; whatever could see the difference flushes first. */
-void buffer_set(ggml_backend_buffer_t, ggml_tensor *tensor, const void *data, std::size_t offset,
-                std::size_t size) {
-    Memory &memory = memory_of(tensor);
+__attribute__((noinline)) void set_large(Memory &memory, std::uint64_t at, const void *data, std::size_t size) {
     Card &card = *memory.card;
-    const std::uint64_t at = place(memory, tensor, offset);
-    if (!inside(memory, at, size)) return;
     std::lock_guard<std::mutex> turn(card.computing);
-    if (size <= STAGED_MOST) return card.stage(memory.address + at, data, size);
     card.flush();
     bool done = card.alive("write a tensor");
     if (done) {
@@ -115,6 +112,17 @@ void buffer_set(ggml_backend_buffer_t, ggml_tensor *tensor, const void *data, st
         if (!done) say_failure("write a tensor", status);
     }
     note(memory, at, size, done);
+}
+
+/* A small write goes along with the next graph; whatever could see the difference flushes first. */
+void buffer_set(ggml_backend_buffer_t, ggml_tensor *tensor, const void *data, std::size_t offset,
+                std::size_t size) {
+    Memory &memory = memory_of(tensor);
+    const std::uint64_t at = place(memory, tensor, offset);
+    if (!inside(memory, at, size)) return;
+    if (size > STAGED_MOST) return set_large(memory, at, data, size);
+    std::lock_guard<std::mutex> turn(memory.card->computing);
+    memory.card->stage(memory.address + at, data, size);
 }
 
 void buffer_get(ggml_backend_buffer_t, const ggml_tensor *tensor, void *data, std::size_t offset,

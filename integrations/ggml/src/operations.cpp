@@ -203,6 +203,15 @@ bool copy(Node n) noexcept {
            (n->type == GGML_TYPE_F32 && from->type == GGML_TYPE_I32);
 }
 
+/* The card repeats by a stride of 0, so only what is one element long in that dimension. */
+bool repeat(Node n) noexcept {
+    const Node from = n->src[0];
+    if (n->type != from->type || (!real(n) && !index(n))) return false;
+    for (int d = 0; d < 4; d++)
+        if (from->ne[d] != 1 && from->ne[d] != n->ne[d]) return false;
+    return true;
+}
+
 /* ---- How a LAUNCH is written ------------------------------------------------------------------ */
 
 bool write_1(Node n, std::uint32_t kernel, Launch &l) noexcept {
@@ -212,6 +221,12 @@ bool write_1(Node n, std::uint32_t kernel, Launch &l) noexcept {
 
 bool write_2(Node n, std::uint32_t kernel, Launch &l) noexcept {
     return write_1(n, kernel, l) && l.operand(n->src[1]);
+}
+
+bool write_repeat(Node n, std::uint32_t kernel, Launch &l) noexcept {
+    if (!write_1(n, kernel, l)) return false;
+    l.repeat_to(n);
+    return true;
 }
 
 bool write_3(Node n, std::uint32_t kernel, Launch &l) noexcept {
@@ -317,6 +332,7 @@ constexpr Table all_rows() noexcept {
     table.of[GGML_OP_CLAMP] = {clamp, write_words, JALAPENO_HW_KERNEL_ID_CLAMP, 0b1, true};
     table.of[GGML_OP_UNARY] = {unary, write_unary, JALAPENO_HW_KERNEL_ID_SILU, 0b1, true};
     table.of[GGML_OP_GLU] = {gated, write_gated, JALAPENO_HW_KERNEL_ID_SWIGLU, 0b11, true};
+    table.of[GGML_OP_REPEAT] = {repeat, write_repeat, JALAPENO_HW_KERNEL_ID_COPY, 0b1, false};
     table.of[GGML_OP_CPY] = {copy, write_1, JALAPENO_HW_KERNEL_ID_COPY, 0b1, true};
     table.of[GGML_OP_CONT] = {copy, write_1, JALAPENO_HW_KERNEL_ID_COPY, 0b1, true};
     table.of[GGML_OP_DUP] = {copy, write_1, JALAPENO_HW_KERNEL_ID_COPY, 0b1, true};
@@ -374,6 +390,17 @@ void Launch::swap_rows() noexcept {
     std::memcpy(block_ + 64 * operands_, &tensor, sizeof tensor);
 }
 
+void Launch::repeat_to(const ggml_tensor *t) noexcept {
+    jalapeno_hw_tensor tensor;
+    std::memcpy(&tensor, block_ + 64 * operands_, sizeof tensor);
+    for (int d = 0; d < 4; d++) {
+        if (tensor.ne[d] == static_cast<std::uint32_t>(t->ne[d])) continue;
+        tensor.ne[d] = static_cast<std::uint32_t>(t->ne[d]);
+        tensor.nb[d] = 0;
+    }
+    std::memcpy(block_ + 64 * operands_, &tensor, sizeof tensor);
+}
+
 bool nothing_to_run(const ggml_tensor *node) noexcept {
     return view_or_none(node->op) || (node->flags & GGML_TENSOR_FLAG_COMPUTE) == 0 || empty(node);
 }
@@ -382,7 +409,9 @@ bool supported(const ggml_tensor *node) noexcept {
     if (view_or_none(node->op)) return true;
     if (node->op < 0 || node->op >= GGML_OP_COUNT) return false;
     const Row &row = TABLE.of[node->op];
-    return row.fits != nullptr && node->src[0] != nullptr && permitted(node, row) && row.fits(node);
+    if (row.fits == nullptr || node->src[0] == nullptr || !permitted(node, row) || !row.fits(node)) return false;
+    /* What is written into another node's result lies where that one ran, whatever ggml makes of the two. */
+    return node->view_src == nullptr || supported(node->view_src);
 }
 
 std::uint32_t sources_of(const ggml_tensor *node) noexcept {

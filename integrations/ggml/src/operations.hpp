@@ -41,6 +41,8 @@ public:
 
     /* Exchanges dimensions 1 and 2 of the operand appended last. */
     void swap_rows() noexcept;
+    /* Repeats the operand appended last to the shape of `tensor` where it has one element: a stride of 0. */
+    void repeat_to(const ggml_tensor *tensor) noexcept;
 
     /* Why it cannot be written, after a `false`. */
     const char *why() const noexcept { return why_; }
@@ -69,7 +71,7 @@ private:
 bool supported(const ggml_tensor *node) noexcept;
 
 /* Whether an operation is none that anybody runs: a view, or a tensor that is there. */
-inline bool view_or_none(ggml_op op) noexcept {
+constexpr bool view_or_none(ggml_op op) noexcept {
     return op == GGML_OP_NONE || op == GGML_OP_RESHAPE || op == GGML_OP_VIEW || op == GGML_OP_PERMUTE ||
            op == GGML_OP_TRANSPOSE;
 }

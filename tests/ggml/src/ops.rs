@@ -28,6 +28,7 @@ const OPERATIONS: &[(&str, &[&str])] = &[
     ("MUL", &["MUL"]),
     ("MUL_MAT", &["MUL_MAT"]),
     ("MUL_MAT_ID", &["MUL_MAT_ID"]),
+    ("REPEAT", &["COPY"]),
     ("RMS_NORM", &["RMS_NORM"]),
     ("ROPE", &["ROPE"]),
     ("SCALE", &["SCALE"]),

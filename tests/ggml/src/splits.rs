@@ -3,12 +3,25 @@
 
 use std::time::Duration;
 
-use crate::archs::FAMILIES;
 use crate::card::Card;
 use crate::decode::decode;
 use crate::pinned::Pinned;
 use crate::report::Report;
 use crate::root::{Root, TESTS};
+
+/// Families whose graphs are cut in two, at least of a dense model.
+const FAMILIES: [&str; 10] = [
+    "llama",
+    "qwen2",
+    "qwen3",
+    "qwen3moe",
+    "mistral3",
+    "olmo2",
+    "olmoe",
+    "granite",
+    "granitemoe",
+    "smollm3",
+];
 
 const WITHIN: Duration = Duration::from_secs(120);
 
