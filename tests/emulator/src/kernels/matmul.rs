@@ -15,7 +15,7 @@ const SEVERAL: usize = 2;
 /// Columns from which on it is worth the while to bring the weights into another order first.
 const MANY: usize = 48;
 /// Most columns multiplied at a time: with them a block takes about a millisecond.
-pub(super) const WIDE: usize = 256;
+pub(super) const WIDE: usize = 512;
 /// Weight rows of a block.
 const BLOCK: usize = 64;
 /// Weights of a row in a block.
