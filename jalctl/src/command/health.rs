@@ -135,15 +135,17 @@ fn examine_beside(function: &Function) -> jalapeno::Result<Health> {
         let mut checks = vec![
             state(DeviceState::from_code(raw).ok_or(raw)),
             heartbeat(refreshed)?,
-            Check {
-                check: "faults",
-                verdict: Verdict::Unavailable,
-                value: page.get(Field::Faults, 0).signed(),
-                limit: None,
-                message: "recorded; who acknowledged them is told only to who opens the card"
-                    .into(),
-            },
+            faults_beside(&page),
         ];
+        if function.text("jalapeno/hbm").as_deref() == Some("failed") {
+            checks.push(Check {
+                check: "scrub",
+                verdict: Verdict::Failure,
+                value: None,
+                limit: None,
+                message: "failed: nobody can open the card before a reset and a good scrub".into(),
+            });
+        }
         checks.extend(sensors(&page));
         Ok(checks)
     };
@@ -153,6 +155,21 @@ fn examine_beside(function: &Function) -> jalapeno::Result<Health> {
             Ok(Health::of(vec![untold(why.into())]))
         }
         told => Ok(Health::of(told?)),
+    }
+}
+
+/// The page counts records; which of them were acknowledged stands in a register.
+fn faults_beside(page: &Telemetry) -> Check {
+    let count = page.get(Field::Faults, 0).signed();
+    Check {
+        check: "faults",
+        verdict: Verdict::Unavailable,
+        value: count,
+        limit: None,
+        message: format!(
+            "{} recorded since manufacture; whether acknowledged, only an open card tells",
+            count.map_or("unknown how many".into(), |count| count.to_string())
+        ),
     }
 }
 
