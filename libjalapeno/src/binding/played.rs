@@ -22,6 +22,8 @@ pub(super) enum Mishap {
     Gone(u32),
     /// The driver says yes and does not take the card.
     Idle,
+    /// The first driver that is to take the card may not yet; `true`: the kernel then gives it to it.
+    Early(bool),
     /// A write never comes home.
     Stuck(u32),
 }
@@ -32,6 +34,8 @@ pub(super) struct Kernel {
     pub(super) path: PathBuf,
     pub(super) calls: Rc<Cell<u32>>,
     pub(super) mishap: Mishap,
+    /// A driver was to take the card.
+    pub(super) asked: Cell<bool>,
 }
 
 impl Kernel {
@@ -83,6 +87,10 @@ impl Hands for Kernel {
                     return Err(none());
                 }
                 match self.mishap {
+                    Mishap::Early(given) if !self.asked.replace(true) => match given {
+                        true => symlink(folder, link).and(Err(none())),
+                        false => Err(none()),
+                    },
                     Mishap::Idle if driver != "nvme" => Ok(()),
                     _ => symlink(folder, link),
                 }

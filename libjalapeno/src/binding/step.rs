@@ -3,9 +3,13 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::hands::Hands;
 use crate::pci::Function;
+
+/// Longest from a card's being told of to its being had, on a bus with much beside it.
+const FOUND_TIME: Duration = Duration::from_secs(1);
 
 /// See the file's head. Displayed as the shell command that does the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,8 +74,8 @@ impl Step {
                     .write(&self.function.path().join("driver_override"), word)
                     .map(|()| Some(Action::Override(before)))
             }
-            Action::Attach(driver) => hands
-                .write(&self.driver_file(driver, "bind"), address)
+            Action::Attach(driver) => self
+                .attach(hands, driver)
                 .and_then(|()| match self.function.driver() {
                     Some(bound) if bound == *driver => Ok(()),
                     Some(other) => Err(io::Error::other(format!("it is bound to {other} now"))),
@@ -105,6 +109,26 @@ impl Step {
                 hint: self.hint(&source),
                 source,
             }),
+        }
+    }
+
+    /// Gives it to a driver. A card that was just found is told of before the kernel lets a driver have
+    /// it, and then the kernel itself may be the one that gives it, to whom it was promised.
+    fn attach(&self, hands: &dyn Hands, driver: &str) -> io::Result<()> {
+        let begin = Instant::now();
+        loop {
+            match hands.write(&self.driver_file(driver, "bind"), &self.function.address) {
+                Err(why) if why.raw_os_error() == Some(libc::ENODEV) => {
+                    if self.function.driver().is_some() {
+                        return Ok(()); // which one is looked at next
+                    }
+                    if begin.elapsed() >= FOUND_TIME || !self.function.is_there() {
+                        return Err(why);
+                    }
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                written => return written,
+            }
         }
     }
 

@@ -18,6 +18,7 @@ fn bindings(machine: &Machine, mishap: Mishap) -> (Bindings, Rc<Cell<u32>>) {
         path: machine.path.clone(),
         calls: Rc::clone(&calls),
         mishap,
+        asked: Cell::new(false),
     };
     let root = machine.root.clone();
     let hands: Box<dyn Hands> = Box::new(hands);
@@ -228,6 +229,47 @@ fn a_driver_that_says_yes_and_takes_no_card_has_failed() {
     let error = bindings.bind(CARD, &lasting()).unwrap_err();
     assert!(error.to_string().contains("no driver is bound"), "{error}");
     assert!(error.hint().unwrap().contains("dmesg"));
+    assert_eq!(state(&card), was);
+}
+
+#[test]
+fn a_card_that_no_driver_may_have_yet_is_bound_a_moment_later() {
+    for given in [false, true] {
+        let (machine, card) = machine(None);
+        let (bindings, _) = bindings(&machine, Mishap::Early(given));
+        bindings.bind(CARD, &lasting()).unwrap();
+        let (driver, only, records) = state(&card);
+        assert_eq!(
+            (driver.as_deref(), only.as_deref()),
+            (Some(VFIO_PCI), Some(VFIO_PCI))
+        );
+        assert_eq!(records.len(), 2);
+        bindings.unbind(CARD).unwrap();
+        assert_eq!(state(&card), (None, None, Vec::new()));
+    }
+}
+
+#[test]
+fn a_driver_that_does_not_take_the_card_is_asked_for_a_second_and_then_named() {
+    let (machine, card) = machine(None);
+    let was = state(&card);
+    let (bindings, _) = bindings(&machine, Mishap::None);
+    machine.write("sys/bus/pci/drivers/vfio-pci/x", "");
+    // The played kernel gives no card away that is bound, or whose override names another.
+    let step = step::Step {
+        function: card.clone(),
+        action: step::Action::Attach("vfio-pci".into()),
+    };
+    let begin = std::time::Instant::now();
+    let failure = step.perform(bindings.hands.as_ref()).unwrap_err();
+    assert_eq!(failure.source.raw_os_error(), Some(libc::ENODEV));
+    assert!(
+        failure.hint.contains("does not take this card"),
+        "{}",
+        failure.hint
+    );
+    let took = begin.elapsed();
+    assert!((1..10).contains(&took.as_secs()), "{took:?}");
     assert_eq!(state(&card), was);
 }
 
