@@ -12,6 +12,9 @@ use super::{HUGE, SMALL};
 use crate::error::{Error, Result};
 use crate::transport::Protection;
 
+/// From here on it is asked whether there is so much: for a queue's rings that costs more than taking them.
+const ASKED_FOR: u64 = 64 << 10;
+
 /// What pages are behind host memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pages {
@@ -80,8 +83,7 @@ impl Backing {
                 Err(error) => log::debug!("no huge pages for {bytes} bytes: {error}"),
             }
         }
-        // To ask costs more than to take little: that the kernel refuses by itself.
-        let have = (bytes >= HUGE).then(available).flatten();
+        let have = (bytes >= ASKED_FOR).then(available).flatten();
         let failed = |have| Error::Memory {
             what: "host memory".into(),
             needed: small,
