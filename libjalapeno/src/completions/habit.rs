@@ -3,7 +3,7 @@
 //! Many clients wait for something long and something short in turn, such as a token and its logits. So
 //! what is remembered is how waits were that came after a short one, and how those after a long one.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 /// How long a waiter polls before it sleeps: about what a sleep and a wake would cost.
@@ -16,8 +16,7 @@ const MOST: u32 = 4;
 /// See the file's head. Its clones' waiters write it as they come: it is a guess, and none is wrong.
 #[derive(Debug, Default)]
 pub(super) struct Habit {
-    /// 1: the last wait was long.
-    last: AtomicU32,
+    last_was_long: AtomicBool,
     /// How many of those that came after a short wait, and after a long one, were long in a row.
     long_ones: [AtomicU32; 2],
 }
@@ -25,9 +24,9 @@ pub(super) struct Habit {
 impl Habit {
     fn long_ones(&self) -> &AtomicU32 {
         let [after_short, after_long] = &self.long_ones;
-        match self.last.load(Ordering::Relaxed) {
-            0 => after_short,
-            _ => after_long,
+        match self.last_was_long.load(Ordering::Relaxed) {
+            false => after_short,
+            true => after_long,
         }
     }
 
@@ -51,8 +50,8 @@ impl Habit {
         if now != before {
             count.store(now, Ordering::Relaxed);
         }
-        if self.last.load(Ordering::Relaxed) != u32::from(long) {
-            self.last.store(u32::from(long), Ordering::Relaxed);
+        if self.last_was_long.load(Ordering::Relaxed) != long {
+            self.last_was_long.store(long, Ordering::Relaxed);
         }
     }
 }
