@@ -150,21 +150,26 @@ pub fn ask<T>(
     names: &[String],
     question: impl Fn(&Arc<Device>) -> jalapeno::Result<T>,
 ) -> Vec<Outcome<T>> {
-    names
-        .iter()
-        .map(|name| match Device::open(name, Role::Observe) {
-            Ok(device) => Outcome {
-                name: device.info().name.clone(),
-                uuid: Some(device.info().uuid.to_string()),
-                result: question(&device).map_err(Problem::from),
-            },
-            Err(error) => Outcome {
-                name: name.clone(),
-                uuid: None,
-                result: Err(error.into()),
-            },
-        })
-        .collect()
+    names.iter().map(|name| ask_one(name, &question)).collect()
+}
+
+/// As [`ask`], of one device.
+pub fn ask_one<T>(
+    name: &str,
+    question: impl Fn(&Arc<Device>) -> jalapeno::Result<T>,
+) -> Outcome<T> {
+    match Device::open(name, Role::Observe) {
+        Ok(device) => Outcome {
+            name: device.info().name.clone(),
+            uuid: Some(device.info().uuid.to_string()),
+            result: question(&device).map_err(Problem::from),
+        },
+        Err(error) => Outcome {
+            name: name.into(),
+            uuid: None,
+            result: Err(error.into()),
+        },
+    }
 }
 
 /// How a command ends that asked several devices.

@@ -6,7 +6,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use jalapeno_hw::faults::FaultCode;
-use jalapeno_hw::regs::Time;
+use jalapeno_hw::regs::{DeviceState, Time};
 use jalapeno_hw::telemetry::{
     TELEMETRY_ENTRIES_MAX, TELEMETRY_MAGIC, TelemetryEntry, TelemetryField, TelemetryHeader,
     TelemetryStatus, TelemetryUnit,
@@ -98,6 +98,15 @@ impl Telemetry {
             .find(|entry| entry.field == Ok(field) && entry.instance == instance)
             .map_or(Reading::Unsupported, |entry| entry.reading)
     }
+
+    /// The device's state; the raw number where the library does not know it. `None`: it does not say it
+    /// right now.
+    #[must_use]
+    pub fn state(&self) -> Option<std::result::Result<DeviceState, u64>> {
+        let raw = self.get(TelemetryField::State, 0).value()?;
+        let known = u32::try_from(raw).ok().and_then(DeviceState::from_code);
+        Some(known.ok_or(raw))
+    }
 }
 
 impl Device {
@@ -118,7 +127,11 @@ impl Device {
             registers.copy(u64::from(cap.offset) + at as u64, into)
         })?;
         let now = Ticks(registers.read::<Time>()?.0);
-        parse(&page, now, self.info().capabilities.time.ticks_per_second)
+        parse(
+            &page,
+            Some(now),
+            self.info().capabilities.time.ticks_per_second,
+        )
     }
 }
 
@@ -165,9 +178,11 @@ fn garbage(what: String) -> Error {
     }
 }
 
-fn parse(page: &[u8], now: Ticks, ticks_per_second: u64) -> Result<Telemetry> {
+/// `now`: device time; `None`: that of the last refresh.
+fn parse(page: &[u8], now: Option<Ticks>, ticks_per_second: u64) -> Result<Telemetry> {
     let (header, mut rest) = TelemetryHeader::read_from_prefix(page)
         .map_err(|_| garbage("its header is short".into()))?;
+    let now = now.unwrap_or(Ticks(header.updated));
     let mut entries = Vec::with_capacity(usize::from(header.count));
     while let Ok((raw, next)) = TelemetryEntry::read_from_prefix(rest) {
         rest = next;
@@ -260,7 +275,7 @@ mod tests {
     }
 
     fn reading(entry: [u8; 32]) -> Reading {
-        parse(&page(2, entry), NOW, RATE).unwrap().entries[0].reading
+        parse(&page(2, entry), Some(NOW), RATE).unwrap().entries[0].reading
     }
 
     #[test]
@@ -315,7 +330,7 @@ mod tests {
 
     #[test]
     fn an_unknown_field_is_kept_and_a_missing_one_is_unsupported() {
-        let telemetry = parse(&page(2, entry(200, 0, 0, 7, NOW.0, 0)), NOW, RATE).unwrap();
+        let telemetry = parse(&page(2, entry(200, 0, 0, 7, NOW.0, 0)), Some(NOW), RATE).unwrap();
         assert_eq!(telemetry.entries[0].field, Err(200));
         assert_eq!(
             telemetry.get(TelemetryField::Power, 0),

@@ -2,6 +2,7 @@
 //! milliseconds, wakes nothing, disturbs no owner. A card on the PCI bus is not opened where the
 //! kernel module reads its telemetry beside an owner.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -85,7 +86,7 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Problem> {
         return output::schema::<Health>().map(|()| Exit::Ok);
     }
     let names = devices::chosen(&reporting.devices)?;
-    let outcomes: Vec<_> = names.iter().map(look).collect();
+    let outcomes: Vec<_> = names.iter().map(|name| look(name)).collect();
     output::devices(reporting.form.output, &outcomes, table)?;
     let worst = outcomes
         .iter()
@@ -99,22 +100,21 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Problem> {
 }
 
 /// By the kernel module where it has the card, by opening it as an observer elsewhere.
-fn look(name: &String) -> Outcome<Health> {
+fn look(name: &str) -> Outcome<Health> {
     let function = Root::default().function(name);
     if is_address(name) && function.has_kernel_module() {
         return Outcome {
-            name: name.clone(),
+            name: name.to_owned(),
             uuid: function.text("jalapeno/uuid"),
             result: examine_beside(&function).map_err(Problem::from),
         };
     }
-    let mut outcomes = devices::ask(std::slice::from_ref(name), examine);
-    outcomes.remove(0)
+    devices::ask_one(name, examine)
 }
 
 fn examine(device: &Arc<Device>) -> jalapeno::Result<Health> {
     let beat = || device.heartbeat().map(u64::from);
-    let mut checks = vec![state(device.state()?), heartbeat(beat)?];
+    let mut checks = vec![state(Some(device.state()?)), heartbeat(beat)?];
     checks.push(unread_faults(device)?);
     match device.telemetry() {
         Ok(telemetry) => checks.extend(sensors(&telemetry)),
@@ -126,36 +126,37 @@ fn examine(device: &Arc<Device>) -> jalapeno::Result<Health> {
 
 /// Of a card that the kernel module has: beside its owner.
 fn examine_beside(function: &Function) -> jalapeno::Result<Health> {
-    let told = || -> jalapeno::Result<Vec<Check>> {
-        let page = Telemetry::of_function(function)?;
-        let raw = page.get(Field::State, 0).value();
-        let raw = raw.map_or(u32::MAX, |raw| u32::try_from(raw).unwrap_or(u32::MAX));
-        // A refresh is as good as a beat: both come at least each HEARTBEAT_PERIOD.
-        let refreshed = || Ok(Telemetry::of_function(function)?.updated.0);
-        let mut checks = vec![
-            state(DeviceState::from_code(raw).ok_or(raw)),
-            heartbeat(refreshed)?,
-            faults_beside(&page),
-        ];
-        if function.text("jalapeno/hbm").as_deref() == Some("failed") {
-            checks.push(Check {
-                check: "scrub",
-                verdict: Verdict::Failure,
-                value: None,
-                limit: None,
-                message: "failed: nobody can open the card before a reset and a good scrub".into(),
-            });
-        }
-        checks.extend(sensors(&page));
-        Ok(checks)
-    };
-    match told() {
+    let mut checks = match told_beside(function) {
         Err(error) if error.is_no_data() => {
-            let why = "no data right now: the card resets, sleeps or failed";
-            Ok(Health::of(vec![untold(why.into())]))
+            vec![untold(
+                "no data right now: the card resets, sleeps or failed".into(),
+            )]
         }
-        told => Ok(Health::of(told?)),
+        told => told?,
+    };
+    if function.text("jalapeno/hbm").as_deref() == Some("failed") {
+        checks.push(Check {
+            check: "scrub",
+            verdict: Verdict::Failure,
+            value: None,
+            limit: None,
+            message: "failed: nobody can open the card before a reset and a good scrub".into(),
+        });
     }
+    Ok(Health::of(checks))
+}
+
+fn told_beside(function: &Function) -> jalapeno::Result<Vec<Check>> {
+    let page = Telemetry::of_function(function)?;
+    // A refresh is as good as a beat: both come at least each HEARTBEAT_PERIOD.
+    let refreshed = || Ok(Telemetry::of_function(function)?.updated.0);
+    let mut checks = vec![
+        state(page.state()),
+        heartbeat(refreshed)?,
+        faults_beside(&page),
+    ];
+    checks.extend(sensors(&page));
+    Ok(checks)
 }
 
 /// The page counts records; which of them were acknowledged stands in a register.
@@ -196,9 +197,13 @@ fn untold(message: String) -> Check {
     }
 }
 
-fn state(told: Result<DeviceState, u32>) -> Check {
+fn state(told: Option<Result<DeviceState, impl Display>>) -> Check {
     let (verdict, message) = match told {
-        Ok(state) => {
+        None => (
+            Verdict::Warning,
+            "the card does not say it right now".into(),
+        ),
+        Some(Ok(state)) => {
             let verdict = match state {
                 DeviceState::Ready => Verdict::Ok,
                 DeviceState::Wedged => Verdict::Failure,
@@ -206,7 +211,7 @@ fn state(told: Result<DeviceState, u32>) -> Check {
             };
             (verdict, output::word(state.name()))
         }
-        Err(raw) => (Verdict::Failure, format!("unknown state {raw}")),
+        Some(Err(raw)) => (Verdict::Failure, format!("unknown state {raw}")),
     };
     Check {
         check: "state",

@@ -68,15 +68,14 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Problem> {
         return output::schema::<Info>().map(|()| Exit::Ok);
     }
     let names = devices::chosen(&reporting.devices)?;
-    let outcomes: Vec<_> = names.iter().map(look).collect();
+    let outcomes: Vec<_> = names.iter().map(|name| look(name)).collect();
     output::devices(reporting.form.output, &outcomes, table)?;
     Ok(devices::exit(&outcomes))
 }
 
 /// By opening it as an observer; by the kernel module where another process has it.
-fn look(name: &String) -> Outcome<Info> {
-    let mut outcomes = devices::ask(std::slice::from_ref(name), open);
-    let mut outcome = outcomes.remove(0);
+fn look(name: &str) -> Outcome<Info> {
+    let mut outcome = devices::ask_one(name, open);
     let function = Root::default().function(name);
     if let Err(problem) = &outcome.result
         && problem.exit == Exit::Busy
@@ -121,15 +120,16 @@ fn open(device: &Arc<Device>) -> jalapeno::Result<Info> {
 /// What the kernel module tells beside an owner.
 fn beside(function: &Function, unopened: String) -> Info {
     let told = |file: &str| function.text(&format!("jalapeno/{file}"));
-    let number = |file: &str| told(file)?.parse().ok();
     let page = Telemetry::of_function(function).ok();
+    let page = page.as_ref();
+    let state = page.and_then(|page| page.state()?.ok());
     Info {
         firmware: told("firmware"),
-        serial: number("serial"),
-        state: told("health"),
-        generation: number("generation"),
+        serial: told("serial").and_then(|text| text.parse().ok()),
+        state: state.map(|state| output::word(state.name())),
+        generation: page.map(|page| page.generation.0),
         hbm_bytes: page.and_then(|page| page.get(Field::HbmTotal, 0).value()),
-        ticks_per_second: number("ticks_per_second"),
+        ticks_per_second: page.map(|page| page.ticks_per_second),
         kernel_module: Some(true),
         unopened: Some(unopened),
         ..Info::default()

@@ -47,7 +47,7 @@ fn libraries(said: &str) -> Vec<String> {
 /// What a story starts beside the guest's own programs, and the files it reads.
 const NEEDS: &[(&str, &[&str], &[&str])] = &[
     ("library", &["library"], &[]),
-    ("events", &["events"], &[]),
+    ("events", &["events", "jalctl"], &[]),
     ("binding", &["jalctl"], &[]),
     ("device", &["device"], &[]),
     ("doctor", &["jalctl"], &[]),

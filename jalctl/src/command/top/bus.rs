@@ -4,15 +4,13 @@
 use std::time::{Duration, Instant};
 
 use jalapeno::Telemetry;
-use jalapeno::hw::regs::DeviceState;
-use jalapeno::hw::telemetry::TelemetryField as Field;
 use jalapeno::pci::{Function, is_address};
 use jalapeno::units::Ticks;
 
 use super::meter::Meter;
 use super::sample::{Top, Why};
+use super::watch;
 use crate::exit::{Exit, Problem};
-use crate::output;
 
 /// A card refreshes its page at least each 100 ms; one that has not for so long stands still.
 const SILENT: Duration = Duration::from_secs(1);
@@ -52,16 +50,9 @@ impl Seen {
             });
         }
         let page = self.page(function);
-        let told = |field| match page.as_ref().map(|page| page.get(field, 0)) {
-            Ok(reading) => reading
-                .value()
-                .ok_or_else(|| Why::new("no-data", "the card does not say it right now")),
-            Err(why) => Err(why.clone()),
-        };
-        let state = told(Field::State).and_then(|raw| {
-            let known = u32::try_from(raw).ok().and_then(DeviceState::from_code);
-            let unknown = || Why::new("unknown", format!("the card says {raw}: no state we know"));
-            Ok(output::word(known.ok_or_else(unknown)?.name()))
+        let state = page.as_ref().map_err(Clone::clone).and_then(|page| {
+            let silent = || Why::new("no-data", "the card does not say it right now");
+            watch::known(page.state().ok_or_else(silent)?)
         });
         top.state = top.note("state", state);
         let generation = page.as_ref().map(|page| page.generation.0);

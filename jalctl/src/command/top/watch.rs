@@ -1,13 +1,14 @@
 //! Watching: a thread of its own for each card, so that one that does not answer delays no other. It
 //! reads as an observer, opens the card again when it was lost, and gives a sample an interval.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use jalapeno::hw::regs::{Generation, Time};
+use jalapeno::hw::regs::{DeviceState, Generation, Time};
 use jalapeno::pci::Root;
 use jalapeno::{Device, Profiler, Role, holders};
 
@@ -297,9 +298,7 @@ impl Open {
         let caps = &info.capabilities;
         top.product = Some(caps.product.clone());
         top.generation = Some(generation);
-        let unknown = |raw| Why::new("unknown", format!("the card says {raw}: no state we know"));
-        let state = state.map(|state| output::word(state.name()));
-        top.state = top.note("state", state.map_err(unknown));
+        top.state = top.note("state", known(state));
         let page = self.device.telemetry().map_err(|error| Why::from(&error));
         let page = page.and_then(|page| {
             if page.generation.0 == generation {
@@ -321,6 +320,13 @@ impl Open {
         }
         Ok(())
     }
+}
+
+/// A state's word, or that it has none.
+pub fn known(state: Result<DeviceState, impl Display>) -> Result<String, Why> {
+    let unknown = |raw| Why::new("unknown", format!("the card says {raw}: no state we know"));
+    let word = |state: DeviceState| output::word(state.name());
+    state.map(word).map_err(unknown)
 }
 
 /// What the jobs of an interval come to.

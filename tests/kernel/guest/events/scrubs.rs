@@ -63,6 +63,16 @@ pub fn shown(card: &str, name: &str) -> String {
     text
 }
 
+/// How `jalctl health` of the card ends, and what it says.
+pub fn health(card: &str) -> (Option<i32>, String) {
+    let out = Command::new("/bin/jalctl")
+        .args(["health", "-d", card])
+        .output()
+        .expect("jalctl");
+    let said = [out.stdout, out.stderr].concat();
+    (out.status.code(), String::from_utf8_lossy(&said).into())
+}
+
 pub fn becomes(card: &str, state: &str) -> Duration {
     until(&format!("hbm is {state}"), SOON, || {
         shown(card, "hbm") == state
@@ -129,6 +139,9 @@ pub fn one_that_fails(stage: &Stage) -> String {
     let file = function(card).path().join("reset");
     assert!(hint.contains(file.to_str().expect("a path")), "{hint}");
     assert_eq!(shown(card, "hbm"), "failed");
+    let (code, said) = health(card);
+    assert_eq!(code, Some(7), "{said}");
+    assert!(said.contains("scrub  "), "{said}");
     format!(
         "an open gets EIO after {} ms; by the library: {error}",
         took.as_millis()

@@ -3,8 +3,9 @@
 use std::fs;
 use std::process::Command;
 
-use crate::scrubs::{becomes, look, shown};
+use crate::scrubs::{becomes, health, look, shown};
 use crate::stage::{SOON, Stage, function, until};
+use jalapeno::Telemetry;
 
 pub fn an_unowned_card_sleeps(stage: &Stage) -> String {
     let card = &stage.cards[2];
@@ -42,6 +43,11 @@ pub fn an_unowned_card_sleeps(stage: &Stage) -> String {
         }
     }
     assert_eq!(shown(card, "uuid").len(), 36, "known without the card");
+    let told = Telemetry::of_function(&function(card));
+    assert!(told.expect_err("it sleeps").is_no_data());
+    let (code, said) = health(card);
+    assert_eq!(code, Some(6), "{said}");
+    assert!(said.contains("no data right now"), "{said}");
     assert_eq!(power("runtime_status"), "suspended");
     assert_eq!(power("runtime_active_time"), active, "nothing woke it");
     let found = look(card);
