@@ -91,7 +91,7 @@ int main(int argc, char **argv) {
     jal_device device;
     jal_session session;
     jal_queue queue;
-    jal_queue_options options = {sizeof options, 0, 0, batched ? JAL_QUEUE_COMPLETIONS : 0};
+    jal_queue_options options = {.struct_size = sizeof options, .flags = batched ? JAL_QUEUE_COMPLETIONS : 0};
     must(jal_device_open(argv[2], NULL, &device), "jal_device_open");
     must(jal_session_create(device, &session), "jal_session_create");
     must(jal_queue_create(session, &options, &queue), "jal_queue_create");
