@@ -81,7 +81,7 @@ fn a_product_is_right_across_every_seam_and_the_same_on_any_number_of_threads() 
     // k, m, n, b2, b3, and the heads that share weights.
     for (k, m, n, b2, b3, r2) in [
         (1500, 130, 70, 2, 1, 2), // blocks of weights and of k, one batch on its own
-        (300, 67, 300, 1, 1, 1),  // more columns than are multiplied at a time
+        (300, 67, 600, 1, 1, 1),  // more columns than are multiplied at a time
         (20, 70, 9, 6, 70, 3),    // many batches together
         (33_000, 65, 3, 4, 2, 2), // batches that are not held all at once
         (4_200_000, 2, 2, 1, 1, 1), // rows too long to be held

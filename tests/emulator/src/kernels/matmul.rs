@@ -14,6 +14,8 @@ use super::{KernelError, Level, Pool, Work, quantised, simd};
 const SEVERAL: usize = 2;
 /// Columns from which on it is worth the while to bring the weights into another order first.
 const MANY: usize = 48;
+/// Rows and columns that are brought into another order at a time: a cache line each way.
+const SQUARE: usize = 16;
 /// Most columns multiplied at a time: with them a block takes about a millisecond.
 pub(super) const WIDE: usize = 512;
 /// Weight rows of a block.
@@ -334,6 +336,7 @@ impl Job {
         let (k, n) = (self.k(), self.columns.len());
         let deep = k.min(DEEP);
         let mut weights = Vec::new();
+        let mut turned = vec![0.0f32; if n < MANY { 0 } else { BLOCK * deep }];
         let mut out = vec![0.0f32; BLOCK * n];
         for at in range.clone().step_by(BLOCK) {
             let rows = BLOCK.min(range.end - at);
@@ -367,7 +370,8 @@ impl Job {
                     if n < MANY {
                         tiles.add(level, &mut out, BLOCK);
                     } else {
-                        multiply(&tiles, &mut out);
+                        turn(&tiles, &mut turned);
+                        multiply(&tiles, &turned, &mut out);
                     }
                 }
                 Ok(())
@@ -400,12 +404,36 @@ impl Job {
     }
 }
 
-/// out += weights x: columns of out are BLOCK apart.
+/// Brings weights into the order in which a product reads them: first that of each row, BLOCK apart. The
+/// product would do so by itself, but element by element down the rows, which often share a cache's set.
+///
+/// # Safety
+/// As [`Tiles::add`].
+unsafe fn turn(tiles: &Tiles, into: &mut [f32]) {
+    let mut square = |row: usize, column: usize, rows: usize, columns: usize| {
+        for r in row..row + rows {
+            for c in column..column + columns {
+                // SAFETY: a weight of these rows; the caller's promise.
+                into[c * BLOCK + r] = unsafe { *tiles.w.add(r * tiles.w_apart + c) };
+            }
+        }
+    };
+    for row in (0..tiles.rows).step_by(SQUARE) {
+        for column in (0..tiles.k).step_by(SQUARE) {
+            match (tiles.rows - row, tiles.k - column) {
+                (SQUARE.., SQUARE..) => square(row, column, SQUARE, SQUARE),
+                (rows, columns) => square(row, column, rows.min(SQUARE), columns.min(SQUARE)),
+            }
+        }
+    }
+}
+
+/// out += weights x, the weights turned: columns of both are BLOCK apart.
 ///
 /// # Safety
 /// As [`Tiles::add`]; `out` has room for all columns.
 #[expect(clippy::cast_possible_wrap, reason = "lengths of vectors in memory")]
-unsafe fn multiply(tiles: &Tiles, out: &mut [f32]) {
+unsafe fn multiply(tiles: &Tiles, weights: &[f32], out: &mut [f32]) {
     // SAFETY: the caller's promise.
     unsafe {
         gemm::gemm(
@@ -416,9 +444,9 @@ unsafe fn multiply(tiles: &Tiles, out: &mut [f32]) {
             BLOCK as isize,
             1,
             true,
-            tiles.w,
+            weights.as_ptr(),
+            BLOCK as isize,
             1,
-            tiles.w_apart as isize,
             tiles.x,
             tiles.x_apart as isize,
             1,
