@@ -136,8 +136,9 @@ impl Vectors {
         Ok(Some(Arc::clone(vector)))
     }
 
-    /// The vector that queue `queue` should use: one of its own, shared where there are fewer;
-    /// vector 0 (faults and events) only when it is the only one. Host interface 5.7.
+    /// The vector that queue `queue` should use: one of its own, shared where there are fewer or the
+    /// host has no more to give; vector 0 (faults and events) only when it is the only one. Host
+    /// interface 5.7.
     ///
     /// # Errors
     /// As `get`.
@@ -145,7 +146,26 @@ impl Vectors {
         match self.count() {
             0 => Ok(None),
             1 => self.get(0),
-            count => self.get(1 + queue % (count - 1)),
+            count => match self.get(1 + queue % (count - 1)) {
+                Err(Error::Unsupported { what }) => {
+                    log::info!("{what}; queue {queue} shares one");
+                    self.given(queue)
+                }
+                told => told,
+            },
+        }
+    }
+
+    /// One of those that are delivered already.
+    fn given(&self, queue: u32) -> Result<Option<Arc<Vector>>> {
+        let given: Vec<u32> = {
+            let on = self.on.lock().unwrap_or_else(PoisonError::into_inner);
+            let given = |number: &u32| on.get(*number as usize) == Some(&true);
+            (1..self.count()).filter(given).collect()
+        };
+        match given.len() {
+            0 => self.get(0),
+            count => self.get(given[queue as usize % count]),
         }
     }
 
@@ -176,5 +196,26 @@ impl Drop for Vectors {
         if let Err(error) = self.transport.set_vectors(0, &vec![None; last + 1]) {
             log::debug!("stop interrupts: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+    use crate::played::host_with_vectors;
+
+    #[test]
+    fn queues_have_vectors_of_their_own_and_share_those_the_host_gave_when_it_has_no_more() {
+        let of = |gives, queues| -> Vec<u32> {
+            let vectors = Vectors::open(&host_with_vectors(5, gives), 64).unwrap();
+            let number = |queue| vectors.for_queue(queue).unwrap().unwrap().number();
+            (0..queues).map(number).collect()
+        };
+        assert_eq!(of(5, 6), [1, 2, 3, 4, 1, 2]);
+        assert_eq!(of(3, 6), [1, 2, 1, 2, 1, 2]);
+        assert_eq!(of(1, 3), [0, 0, 0], "only that for faults");
+        let error = Vectors::open(&host_with_vectors(5, 0), 64).unwrap_err();
+        assert_eq!(error.code(), Code::Unsupported);
     }
 }

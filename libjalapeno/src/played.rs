@@ -30,6 +30,8 @@ pub(crate) const GENERATION: u64 = 7;
 struct Stage {
     about: Description,
     doorbells: Heap,
+    /// Vectors that the host gives, beside those that it says the function has.
+    gives: u32,
 }
 
 #[derive(Debug)]
@@ -64,8 +66,13 @@ impl Transport for Stage {
     fn unmap_dma(&self, _: Iova, _: u64) -> Result<()> {
         Ok(())
     }
-    fn set_vectors(&self, _: u32, _: &[Option<BorrowedFd<'_>>]) -> Result<()> {
-        Ok(())
+    fn set_vectors(&self, first: u32, _: &[Option<BorrowedFd<'_>>]) -> Result<()> {
+        match first < self.gives {
+            true => Ok(()),
+            false => Err(Error::Unsupported {
+                what: format!("vector {first}"),
+            }),
+        }
     }
     fn reset(&self) -> Result<()> {
         Ok(())
@@ -136,6 +143,7 @@ pub(crate) fn host(iova_ranges: Vec<(u64, u64)>, maps_limit: usize) -> Arc<dyn T
             ..about()
         },
         doorbells: Heap::new(4096),
+        gives: 1,
     })
 }
 
@@ -149,6 +157,16 @@ pub(crate) fn host_with_pages(page_bytes: u64) -> Arc<dyn Transport> {
             ..about()
         },
         doorbells: Heap::new(4096),
+        gives: 1,
+    })
+}
+
+/// A host that says it has so many vectors and gives fewer.
+pub(crate) fn host_with_vectors(vectors: u32, gives: u32) -> Arc<dyn Transport> {
+    Arc::new(Stage {
+        about: Description { vectors, ..about() },
+        doorbells: Heap::new(4096),
+        gives,
     })
 }
 
@@ -183,6 +201,7 @@ pub(crate) fn play(depth_log2: u32, errors_log2: u32, delivers: bool) -> (Queue,
             ..about()
         },
         doorbells: doorbells.clone(),
+        gives: 1,
     });
     let ring = Heap::new(Rings::ring_bytes(depth_log2));
     let answers = Heap::new(Rings::answer_bytes(errors_log2));

@@ -29,6 +29,8 @@ use crate::units::Iova;
 
 /// Vectors that are taken from the kernel at once. More are had where it can add to them.
 const VECTORS_AT_OPEN: u32 = 64;
+/// Where more can be added: one for faults, one for queue 0, one for the first queue beside it.
+const VECTORS_AT_FIRST: u32 = 3;
 /// Most vectors that MSI-X has.
 const VECTORS_MAX: u32 = 2048;
 
@@ -209,7 +211,12 @@ impl<S: AddressSpace> Vfio<S> {
         if !owns || count == 0 || info.flags & vfio::VFIO_IRQ_INFO_EVENTFD == 0 {
             return Ok(count);
         }
-        let mut ask = count.min(VECTORS_AT_OPEN);
+        let can_add = info.flags & vfio::VFIO_IRQ_INFO_NORESIZE == 0;
+        let wanted = count.min(match can_add {
+            true => VECTORS_AT_FIRST,
+            false => VECTORS_AT_OPEN,
+        });
+        let mut ask = wanted;
         loop {
             let none = vec![None; ask as usize];
             match uapi::set_eventfds(device, vfio::VFIO_PCI_MSIX_IRQ_INDEX, 0, &none) {
@@ -220,8 +227,7 @@ impl<S: AddressSpace> Vfio<S> {
                 Err(source) => return Err(refused("take vectors of", &self.function, source)),
             }
         }
-        let can_add = info.flags & vfio::VFIO_IRQ_INFO_NORESIZE == 0;
-        if ask < count.min(VECTORS_AT_OPEN) {
+        if ask < wanted {
             log::info!(
                 "{}: {ask} of {count} vectors are to be had",
                 self.function.address
@@ -414,6 +420,13 @@ impl<S: AddressSpace> Transport for Vfio<S> {
             Ok(Some(fewer)) => Err(Error::Unsupported {
                 what: format!(
                     "{end} vectors of {}: the kernel has {fewer} to give",
+                    self.function.address
+                ),
+            }),
+            // One that was to be added.
+            Err(source) if source.raw_os_error() == Some(libc::ENOSPC) => Err(Error::Unsupported {
+                what: format!(
+                    "vector {first} of {}: the kernel has no more to give",
                     self.function.address
                 ),
             }),
