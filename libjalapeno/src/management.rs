@@ -88,14 +88,19 @@ pub(crate) struct Parts {
     pub(crate) errors: Iova,
     /// Where the profile ring is.
     pub(crate) profile: Option<Iova>,
+    /// The writable memory; from `spare` on it is the caller's.
+    answers: Arc<HostMemory>,
+    spare: u64,
 }
 
-/// Zeroed memory for a queue: the submission ring for reading only, the rest writable.
+/// Zeroed memory for a queue: the submission ring for reading only, the rest writable, with `spare` bytes
+/// more for its maker.
 pub(crate) fn parts(
     device: &Device,
     depth_log2: u32,
     errors_log2: u32,
     profile: bool,
+    spare: u64,
 ) -> Result<Parts> {
     let space = device.dma()?;
     let reading = HostOptions {
@@ -109,15 +114,19 @@ pub(crate) fn parts(
         false => errors_end,
     };
     let ring = HostMemory::allocate(space, ring_bytes, reading)?;
-    let answers = HostMemory::allocate(space, answer_bytes, HostOptions::default())?;
+    let answers = HostMemory::allocate(space, answer_bytes + spare, HostOptions::default())?;
+    let answers = Arc::new(answers);
     let (at, completion) = (ring.iova(), answers.iova());
-    let rings = Rings::new(Box::new(ring), Box::new(answers), depth_log2, errors_log2)?;
+    let kept = Box::new(Arc::clone(&answers));
+    let rings = Rings::new(Box::new(ring), kept, depth_log2, errors_log2)?;
     Ok(Parts {
         rings: if profile { rings.profiled()? } else { rings },
         ring: at,
         completion,
         errors: completion + Rings::ERRORS_OFFSET as u64,
         profile: profile.then_some(completion + errors_end),
+        answers,
+        spare: answer_bytes,
     })
 }
 
@@ -132,9 +141,11 @@ pub(crate) struct Manager {
 #[derive(Debug)]
 struct Turn {
     queue: Option<Queue>,
-    /// A command neither ended nor could be cancelled: the device may still read `input`.
+    /// A command neither ended nor could be cancelled: the device may still read the input.
     stuck: bool,
-    input: Arc<HostMemory>,
+    /// A command's input stands behind queue 0's answers, from here on.
+    memory: Arc<HostMemory>,
+    input: u64,
     /// Which queues exist, by number.
     taken: Vec<bool>,
 }
@@ -155,7 +166,8 @@ impl Manager {
                 holder: Some(std::process::id()),
             });
         }
-        let parts = parts(device, DEPTH_LOG2, ERRORS_LOG2, false)?;
+        let room = u64::from(MANAGE_BYTES_MAX);
+        let parts = parts(device, DEPTH_LOG2, ERRORS_LOG2, false, room)?;
         registers.write(Q0Ring(parts.ring.0))?;
         registers.write(Q0Completion(parts.completion.0))?;
         registers.write(Q0Errors(parts.errors.0))?;
@@ -186,9 +198,6 @@ impl Manager {
             device: Arc::clone(device),
         };
         let queue = Queue::new(Arc::new(lane), waker, Some(Box::new(keeper)));
-        let space = device.dma()?;
-        let input =
-            HostMemory::allocate(space, u64::from(MANAGE_BYTES_MAX), HostOptions::default())?;
         let count = device.info().capabilities.queues.count;
         let mut taken = vec![false; count as usize];
         taken[0] = true;
@@ -198,7 +207,8 @@ impl Manager {
             turn: Mutex::new(Turn {
                 queue: Some(queue),
                 stuck: false,
-                input: Arc::new(input),
+                memory: parts.answers,
+                input: parts.spare,
                 taken,
             }),
         })
@@ -299,10 +309,10 @@ impl Manager {
             Err(Error::Stopped) => queue.resume()?,
             Err(error) => return Err(error),
         }
-        turn.input.write(0, input)?;
+        turn.memory.write(turn.input, input)?;
         let mut packet = Packet::ZERO;
         packet.header = header(Opcode::Manage, command.code());
-        packet.body[0] = turn.input.iova().0;
+        packet.body[0] = (turn.memory.iova() + turn.input).0;
         packet.body[2] = input.len() as u64; // and no room for a result
         let seq = queue.submit_one(&packet)?;
         let within = time + PATIENCE;
@@ -327,7 +337,7 @@ impl Drop for Manager {
         // Before its input goes: dropping the queue makes the device forget it.
         drop(turn.queue.take());
         if turn.stuck && self.device.generation().0 == self.generation {
-            cut_off(&self.device, &turn.input);
+            cut_off(&self.device, &turn.memory);
         }
     }
 }

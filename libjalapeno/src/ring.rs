@@ -51,6 +51,16 @@ unsafe impl Pinned for HostMemory {
     }
 }
 
+// SAFETY: as for the memory itself, which stays while anybody shares it.
+unsafe impl Pinned for std::sync::Arc<HostMemory> {
+    fn at(&self) -> NonNull<u8> {
+        self.ptr()
+    }
+    fn bytes(&self) -> usize {
+        Pinned::bytes(&**self)
+    }
+}
+
 /// The first word of host memory, such as a fence; `None` where it is shorter.
 pub(crate) fn first_word(memory: &HostMemory) -> Option<&AtomicU64> {
     if HostMemory::bytes(memory) < 8 {

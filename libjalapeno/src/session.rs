@@ -79,7 +79,8 @@ pub(crate) struct Core {
     manager: Manager,
     lanes: Mutex<Vec<Arc<Lane>>>,
     wakers: Mutex<HashMap<Option<u32>, Weak<Waker>>>,
-    clock: Mutex<Clock>,
+    /// None until a deadline wants one: ten registers are read for it.
+    clock: Mutex<Option<Clock>>,
     buffers: Buffers,
     /// Queues that the device may still know, though they are closed.
     kept: Mutex<Vec<Arc<Lane>>>,
@@ -119,7 +120,7 @@ impl Session {
             manager: Manager::open(device, waker, number)?,
             lanes: Mutex::default(),
             wakers: Mutex::default(),
-            clock: Mutex::new(device.clock()?),
+            clock: Mutex::default(),
             buffers: Buffers::default(),
             kept: Mutex::default(),
             device: Arc::clone(device),
@@ -227,6 +228,7 @@ impl Session {
             depth_log2.into(),
             errors_log2.into(),
             options.profile,
+            0,
         )?;
         let create = QueueCreate {
             queue: number.number,
@@ -278,11 +280,16 @@ impl Session {
     /// `Lost`, `Forked`, `Io`.
     pub fn ticks_in(&self, time: Duration) -> Result<Ticks> {
         let now = monotonic_raw()?;
-        let mut clock = *self.core.lock(&self.core.clock);
-        if now.saturating_sub(clock.monotonic_raw) > CLOCK_AGE {
-            clock = self.core.device.clock()?;
-            *self.core.lock(&self.core.clock) = clock;
-        }
+        let kept = *self.core.lock(&self.core.clock);
+        let fresh = |clock: &Clock| now.saturating_sub(clock.monotonic_raw) <= CLOCK_AGE;
+        let clock = match kept.filter(fresh) {
+            Some(clock) => clock,
+            None => {
+                let clock = self.core.device.clock()?;
+                *self.core.lock(&self.core.clock) = Some(clock);
+                clock
+            }
+        };
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         Ok(clock.at(now.saturating_add(nanos)))
     }

@@ -369,8 +369,8 @@ fn an_owner_killed_at_any_step_is_let_go_of_within_a_second() {
         longest = longest.max(ours);
         assert!(ours < limit, "{step}: {ours:?}");
         if let Some(board) = stage.board() {
-            // Queue 0's memory is two regions and the session's input one: nothing of the dead.
-            assert_eq!(board.counters().regions, 3, "{step}");
+            // Queue 0's memory is two regions: nothing of the dead.
+            assert_eq!(board.counters().regions, 2, "{step}");
             assert_eq!(board.counters().connections, 1, "{step}");
         }
         let mut queue = by_sequence(&session, 4);

@@ -4,9 +4,13 @@ use crate::error::{Error, Result};
 use crate::host::Memlock;
 use crate::transport::Description;
 
+/// From here on it is asked: for a queue's rings that costs more than mapping them, and what the kernel
+/// refuses says the same afterwards.
+const ASKED_FOR: u64 = 64 << 10;
+
 /// Whether `bytes` more may be pinned; memory that is not pinned (vfio-user) needs no leave.
 pub(super) fn preflight(about: &Description, bytes: u64) -> Result<()> {
-    if !about.pins {
+    if !about.pins || bytes < ASKED_FOR {
         return Ok(());
     }
     verdict(&Memlock::here(about.pins_per_user), bytes)
