@@ -93,10 +93,14 @@ pub fn measure(bench: &Bench) -> Outcome {
 }
 
 fn copy(open: &mut Open, from: u64, to: u64) -> Result<f64, String> {
+    let failed = |error: jalapeno::Error| format!("copy {BYTES} bytes: {error}");
+    let queue = open.queue()?;
+    // A card that rested looks at its doorbells each 1.75 ms, half as long as the copy takes.
+    let awake = queue.submit_one(&of(Opcode::Nop, [0; 5])).map_err(failed)?;
+    let done = queue.completions().wait(awake, Some(SOON));
+    done.map_err(failed)?;
     let packet = of(Opcode::Copy, [from, to, BYTES as u64, 0, 0]);
     let begin = Instant::now();
-    let queue = open.queue()?;
-    let failed = |error: jalapeno::Error| format!("copy {BYTES} bytes: {error}");
     let seq = queue.submit_one(&packet).map_err(failed)?;
     // Sleeps: whoever polls takes the copier's time where two cores share an execution unit.
     queue.completions().wait(seq, Some(SOON)).map_err(failed)?;
