@@ -279,15 +279,16 @@ impl Session {
     /// # Errors
     /// `Lost`, `Forked`, `Io`.
     pub fn ticks_in(&self, time: Duration) -> Result<Ticks> {
-        let now = monotonic_raw()?;
+        let begin = monotonic_raw()?;
         let kept = *self.core.lock(&self.core.clock);
-        let fresh = |clock: &Clock| now.saturating_sub(clock.monotonic_raw) <= CLOCK_AGE;
-        let clock = match kept.filter(fresh) {
-            Some(clock) => clock,
+        let fresh = |clock: &Clock| begin.saturating_sub(clock.monotonic_raw) <= CLOCK_AGE;
+        let (clock, now) = match kept.filter(fresh) {
+            Some(clock) => (clock, begin),
             None => {
                 let clock = self.core.device.clock()?;
                 *self.core.lock(&self.core.clock) = Some(clock);
-                clock
+                // A relayed reading takes milliseconds, which are not the job's.
+                (clock, monotonic_raw()?)
             }
         };
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
