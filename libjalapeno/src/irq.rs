@@ -1,7 +1,7 @@
 //! Interrupt vectors: one eventfd each, for any poll, epoll or io_uring loop.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -87,9 +87,9 @@ impl Vector {
 #[derive(Debug)]
 pub struct Vectors {
     transport: Arc<dyn Transport>,
-    vectors: Vec<Arc<Vector>>,
-    /// Which of them the device delivers to.
-    on: Mutex<Vec<bool>>,
+    /// Those that the device delivers to, by number.
+    on: Mutex<Vec<Option<Arc<Vector>>>>,
+    count: u32,
 }
 
 impl Vectors {
@@ -99,14 +99,10 @@ impl Vectors {
     /// `Io`, `Lost`.
     pub fn open(transport: &Arc<dyn Transport>, wanted: u32) -> Result<Self> {
         let count = wanted.min(transport.describe().vectors);
-        let mut vectors = Vec::new();
-        for number in 0..count {
-            vectors.push(Arc::new(Vector::new(number)?));
-        }
         let this = Self {
             transport: Arc::clone(transport),
-            on: Mutex::new(vec![false; vectors.len()]),
-            vectors,
+            on: Mutex::new(vec![None; count as usize]),
+            count,
         };
         // Faults and events, whether or not anybody has asked for them yet.
         this.get(0)?;
@@ -116,7 +112,11 @@ impl Vectors {
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> u32 {
-        u32::try_from(self.vectors.len()).unwrap_or(u32::MAX)
+        self.count
+    }
+
+    fn on(&self) -> MutexGuard<'_, Vec<Option<Arc<Vector>>>> {
+        self.on.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Vector `number`, if there is one; the device delivers to it from now on.
@@ -124,16 +124,16 @@ impl Vectors {
     /// # Errors
     /// `Io`, `Lost`; `Unsupported` where the host has no interrupt to give.
     pub fn get(&self, number: u32) -> Result<Option<Arc<Vector>>> {
-        let index = number as usize;
-        let Some(vector) = self.vectors.get(index) else {
+        let mut on = self.on();
+        let Some(place) = on.get_mut(number as usize) else {
             return Ok(None);
         };
-        let mut on = self.on.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(on) = on.get_mut(index).filter(|on| !**on) {
+        if place.is_none() {
+            let vector = Vector::new(number)?;
             self.transport.set_vectors(number, &[Some(vector.fd())])?;
-            *on = true;
+            *place = Some(Arc::new(vector));
         }
-        Ok(Some(Arc::clone(vector)))
+        Ok(place.clone())
     }
 
     /// The vector that queue `queue` should use: one of its own, shared where there are fewer or the
@@ -158,15 +158,13 @@ impl Vectors {
 
     /// One of those that are delivered already.
     fn given(&self, queue: u32) -> Result<Option<Arc<Vector>>> {
-        let given: Vec<u32> = {
-            let on = self.on.lock().unwrap_or_else(PoisonError::into_inner);
-            let given = |number: &u32| on.get(*number as usize) == Some(&true);
-            (1..self.count()).filter(given).collect()
-        };
-        match given.len() {
-            0 => self.get(0),
-            count => self.get(given[queue as usize % count]),
+        let on = self.on();
+        let given: Vec<&Arc<Vector>> = on.iter().skip(1).flatten().collect();
+        if !given.is_empty() {
+            return Ok(Some(Arc::clone(given[queue as usize % given.len()])));
         }
+        drop(on);
+        self.get(0)
     }
 
     /// Delivers anew to those that were asked for: a function level reset stops delivery.
@@ -174,12 +172,12 @@ impl Vectors {
     /// # Errors
     /// `Io`, `Lost`.
     pub fn renew(&self) -> Result<()> {
-        let on = self.on.lock().unwrap_or_else(PoisonError::into_inner);
-        let vectors = self.vectors.iter().zip(on.iter());
-        let fds: Vec<_> = vectors.map(|(v, on)| on.then(|| v.fd())).collect();
-        if !on.contains(&true) {
+        let on = self.on();
+        let Some(last) = on.iter().rposition(Option::is_some) else {
             return Ok(());
-        }
+        };
+        let given = on[..=last].iter();
+        let fds: Vec<_> = given.map(|v| v.as_ref().map(|v| v.fd())).collect();
         self.transport.set_vectors(0, &fds)
     }
 }
@@ -187,7 +185,7 @@ impl Vectors {
 impl Drop for Vectors {
     fn drop(&mut self) {
         let on = self.on.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let Some(last) = on.iter().rposition(|on| *on) else {
+        let Some(last) = on.iter().rposition(Option::is_some) else {
             return;
         };
         if self.transport.is_lost() {
