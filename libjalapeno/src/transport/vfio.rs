@@ -27,8 +27,9 @@ use crate::host::Memlock;
 use crate::pci::Function;
 use crate::units::Iova;
 
-/// Vectors that are taken from the kernel at once. More are had where it can add to them.
-const VECTORS_AT_OPEN: u32 = 64;
+/// Vectors that are taken at once from a kernel that cannot add to them: queues beyond share. Each costs an
+/// opening some 60 µs in a guest, and the host one of the 200 that a processor has for all devices.
+const VECTORS_AT_OPEN: u32 = 32;
 /// Where more can be added: one for faults, one for queue 0, one for the first queue beside it.
 const VECTORS_AT_FIRST: u32 = 3;
 /// Most vectors that MSI-X has.
