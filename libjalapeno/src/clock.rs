@@ -1,5 +1,6 @@
 //! The clock triple: one moment in device time, CLOCK_MONOTONIC_RAW and the time stamp counter.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jalapeno_hw::regs::Time;
@@ -111,6 +112,37 @@ impl Clock {
     }
 }
 
+/// A reading that serves for a second: ten registers are read for each. None until it is first wanted.
+#[derive(Debug, Default)]
+pub(crate) struct KeptClock(Mutex<Option<Clock>>);
+
+/// How long a reading serves, in nanoseconds.
+const AGE: u64 = 1_000_000_000;
+
+impl KeptClock {
+    /// Device time so far from now; `read` takes a reading.
+    pub(crate) fn ticks_in(
+        &self,
+        time: Duration,
+        read: impl FnOnce() -> Result<Clock>,
+    ) -> Result<Ticks> {
+        let begin = monotonic_raw()?;
+        let kept = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let serves = |clock: &Clock| begin.saturating_sub(clock.monotonic_raw) <= AGE;
+        let (clock, now) = match kept.filter(serves) {
+            Some(clock) => (clock, begin),
+            None => {
+                let clock = read()?;
+                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock);
+                // A relayed reading takes milliseconds, which are not the job's.
+                (clock, monotonic_raw()?)
+            }
+        };
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Ok(clock.at(now.saturating_add(nanos)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,5 +167,29 @@ mod tests {
         );
         assert_eq!(clock.ticks(u64::MAX), u64::MAX / 10);
         assert_eq!(clock.host(Ticks(u64::MAX)), u64::MAX);
+    }
+    #[test]
+    fn a_reading_serves_for_a_second_and_what_it_takes_is_not_taken_off() {
+        let kept = KeptClock::default();
+        let slow = Duration::from_millis(20);
+        let read = || {
+            let clock = Clock {
+                device: Ticks(0),
+                monotonic_raw: monotonic_raw()?,
+                tsc: 0,
+                uncertainty: 0,
+                ticks_per_second: 1_000_000_000,
+            };
+            std::thread::sleep(slow);
+            Ok(clock)
+        };
+        let limit = Duration::from_millis(5);
+        let first = kept.ticks_in(limit, read).unwrap();
+        assert!(
+            u128::from(first.0) >= (slow + limit).as_nanos(),
+            "{first:?}"
+        );
+        let again = || -> Result<Clock> { panic!("it was read a moment ago") };
+        assert!(kept.ticks_in(limit, again).unwrap() >= first);
     }
 }

@@ -10,7 +10,7 @@ use jalapeno_hw::queue::{PriorityBand, QueueCreate};
 use jalapeno_hw::regs::{Feature, ResetLevel};
 
 use crate::buffer::{Buffers, DeviceBuffer, Held, HostBuffer};
-use crate::clock::{Clock, monotonic_raw};
+use crate::clock::KeptClock;
 use crate::device::{Device, Generational, Role};
 use crate::dma::{HostMemory, HostOptions};
 use crate::error::{Error, Result};
@@ -27,9 +27,6 @@ use crate::waker::Waker;
 
 /// Longest that the reset may take by which a session lets go of queues that do not close.
 const LAST_RESET: Duration = Duration::from_secs(2);
-/// A clock reading serves this long, then a new one is taken.
-const CLOCK_AGE: u64 = 1_000_000_000;
-
 /// How a queue's completions are consumed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Delivery {
@@ -79,8 +76,7 @@ pub(crate) struct Core {
     manager: Manager,
     lanes: Mutex<Vec<Arc<Lane>>>,
     wakers: Mutex<HashMap<Option<u32>, Weak<Waker>>>,
-    /// None until a deadline wants one: ten registers are read for it.
-    clock: Mutex<Option<Clock>>,
+    clock: KeptClock,
     buffers: Buffers,
     /// Queues that the device may still know, though they are closed.
     kept: Mutex<Vec<Arc<Lane>>>,
@@ -120,7 +116,7 @@ impl Session {
             manager: Manager::open(device, waker, number)?,
             lanes: Mutex::default(),
             wakers: Mutex::default(),
-            clock: Mutex::default(),
+            clock: KeptClock::default(),
             buffers: Buffers::default(),
             kept: Mutex::default(),
             device: Arc::clone(device),
@@ -279,20 +275,7 @@ impl Session {
     /// # Errors
     /// `Lost`, `Forked`, `Io`.
     pub fn ticks_in(&self, time: Duration) -> Result<Ticks> {
-        let begin = monotonic_raw()?;
-        let kept = *self.core.lock(&self.core.clock);
-        let fresh = |clock: &Clock| begin.saturating_sub(clock.monotonic_raw) <= CLOCK_AGE;
-        let (clock, now) = match kept.filter(fresh) {
-            Some(clock) => (clock, begin),
-            None => {
-                let clock = self.core.device.clock()?;
-                *self.core.lock(&self.core.clock) = Some(clock);
-                // A relayed reading takes milliseconds, which are not the job's.
-                (clock, monotonic_raw()?)
-            }
-        };
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        Ok(clock.at(now.saturating_add(nanos)))
+        self.core.clock.ticks_in(time, || self.core.device.clock())
     }
 }
 

@@ -5,6 +5,7 @@
 mod cdev;
 mod group;
 mod iova;
+mod msix;
 mod noiommu;
 pub mod opening;
 mod region;

@@ -20,20 +20,12 @@ use zerocopy::FromBytes;
 
 use super::iova::Layout;
 use super::{Area, BarMapping, CONFIG_REGION, Description, HostRange, Protection, Transport};
-use super::{region, uapi};
+use super::{msix, region, uapi};
 use crate::error::{Error, Result};
 use crate::fork::ForkMark;
 use crate::host::Memlock;
 use crate::pci::Function;
 use crate::units::Iova;
-
-/// Vectors that are taken at once from a kernel that cannot add to them: queues beyond share. Each costs an
-/// opening some 60 µs in a guest, and the host one of the 200 that a processor has for all devices.
-const VECTORS_AT_OPEN: u32 = 32;
-/// Where more can be added: one for faults, one for queue 0, one for the first queue beside it.
-const VECTORS_AT_FIRST: u32 = 3;
-/// Most vectors that MSI-X has.
-const VECTORS_MAX: u32 = 2048;
 
 /// Longest that readers beside it may keep a bus reset from its turn.
 const BUS_FREE_TIME: Duration = Duration::from_secs(1);
@@ -85,6 +77,14 @@ impl BarMapping for Mapping {
     }
     fn bytes(&self) -> usize {
         self.0.len()
+    }
+}
+
+/// What the kernel or the device says cannot be.
+pub(super) fn absurd(function: &Function, why: &str) -> Error {
+    Error::NotFound {
+        name: function.address.clone(),
+        why: format!("the kernel describes it oddly: {why}"),
     }
 }
 
@@ -155,16 +155,12 @@ impl<S: AddressSpace> Vfio<S> {
         }
         self.watch(vfio::VFIO_PCI_ERR_IRQ_INDEX, info.num_irqs, &self.failed);
         self.watch(vfio::VFIO_PCI_REQ_IRQ_INDEX, info.num_irqs, &self.wanted);
-        self.description.vectors = self.take_vectors(owns)?;
+        self.description.vectors = msix::take(self.device.as_fd(), &self.function, owns)?;
         Ok(())
     }
 
-    /// What the kernel or the device says cannot be.
     fn absurd(&self, why: &str) -> Error {
-        Error::NotFound {
-            name: self.function.address.clone(),
-            why: format!("the kernel describes it oddly: {why}"),
-        }
+        absurd(&self.function, why)
     }
 
     fn look_at_region(&mut self, index: u32) -> Result<()> {
@@ -200,42 +196,6 @@ impl<S: AddressSpace> Vfio<S> {
                 self.function.address
             );
         }
-    }
-
-    /// Takes vectors without giving them anywhere yet: the kernel may have fewer than the device,
-    /// and kernels before 6.5 cannot add to those that were taken first.
-    fn take_vectors(&self, owns: bool) -> Result<u32> {
-        let device = self.device.as_fd();
-        let describe = |source| refused("describe interrupts of", &self.function, source);
-        let info = uapi::irq_info(device, vfio::VFIO_PCI_MSIX_IRQ_INDEX).map_err(describe)?;
-        let count = info.count.min(VECTORS_MAX);
-        if !owns || count == 0 || info.flags & vfio::VFIO_IRQ_INFO_EVENTFD == 0 {
-            return Ok(count);
-        }
-        let can_add = info.flags & vfio::VFIO_IRQ_INFO_NORESIZE == 0;
-        let wanted = count.min(match can_add {
-            true => VECTORS_AT_FIRST,
-            false => VECTORS_AT_OPEN,
-        });
-        let mut ask = wanted;
-        loop {
-            let none = vec![None; ask as usize];
-            match uapi::set_eventfds(device, vfio::VFIO_PCI_MSIX_IRQ_INDEX, 0, &none) {
-                Ok(None) => break,
-                Ok(Some(fewer)) if fewer < ask => ask = fewer,
-                Ok(Some(_)) => return Err(self.absurd("fewer vectors, but not fewer")),
-                Err(source) if source.raw_os_error() == Some(libc::ENOSPC) && ask > 1 => ask /= 2,
-                Err(source) => return Err(refused("take vectors of", &self.function, source)),
-            }
-        }
-        if ask < wanted {
-            log::info!(
-                "{}: {ask} of {count} vectors are to be had",
-                self.function.address
-            );
-            return Ok(ask);
-        }
-        Ok(if can_add { count } else { ask })
     }
 
     fn check(&self) -> Result<()> {
@@ -415,19 +375,11 @@ impl<S: AddressSpace> Transport for Vfio<S> {
                 ),
             });
         }
-        let index = vfio::VFIO_PCI_MSIX_IRQ_INDEX;
-        match uapi::set_eventfds(self.device.as_fd(), index, first, eventfds) {
-            Ok(None) => Ok(()),
-            Ok(Some(fewer)) => Err(Error::Unsupported {
+        match msix::give(self.device.as_fd(), first, eventfds) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Unsupported {
                 what: format!(
-                    "{end} vectors of {}: the kernel has {fewer} to give",
-                    self.function.address
-                ),
-            }),
-            // One that was to be added.
-            Err(source) if source.raw_os_error() == Some(libc::ENOSPC) => Err(Error::Unsupported {
-                what: format!(
-                    "vector {first} of {}: the kernel has no more to give",
+                    "vectors {first} to {end} of {}: the kernel has no more to give",
                     self.function.address
                 ),
             }),
