@@ -14,7 +14,7 @@ use jalapeno::transport::opening::Backend;
 use jalapeno::{HostOptions, QueueOptions, Session};
 use jalapeno_hw::regs::ResetLevel;
 use jalapeno_tests::SOON;
-use jalapeno_tests::packet::{copy, wait};
+use jalapeno_tests::packet::{copy, nop, wait};
 
 use kernel::Manners;
 use machine::Machine;
@@ -111,20 +111,40 @@ fn whichever_call_fails_is_one_error_and_leaves_nothing() {
 
 #[test]
 fn fewer_vectors_than_asked_serve_and_so_does_one() {
-    for (to_be_had, says_how_many) in [(5, true), (5, false), (1, true), (1, false)] {
+    let hosts = [(5, true), (5, false), (1, true), (1, false)];
+    let hosts = hosts.map(|host| [(host, true), (host, false)]);
+    for ((to_be_had, says_how_many), cannot_add) in hosts.into_iter().flatten() {
         let machine = Machine::begin(Manners {
             to_be_had,
             says_how_many,
+            cannot_add,
             ..Manners::default()
         });
         for backend in BOTH {
             let device = machine.open(backend).unwrap();
             let vectors = device.info().vectors;
-            assert!((1..=to_be_had).contains(&vectors), "{vectors}");
-            if says_how_many {
+            let known = cannot_add || to_be_had == 1;
+            assert!((1..=to_be_had).contains(&vectors) == known, "{vectors}");
+            if known && says_how_many {
                 assert_eq!(vectors, to_be_had);
             }
-            drop(device);
+            let session = Session::new(&device).unwrap();
+            let options = QueueOptions::default;
+            let mut queues: Vec<_> = (0..8).map(|_| session.queue(options()).unwrap()).collect();
+            for number in 1..9 {
+                let used = device
+                    .vectors()
+                    .unwrap()
+                    .for_queue(number)
+                    .unwrap()
+                    .unwrap();
+                assert!(used.number() < to_be_had, "{}", used.number());
+            }
+            for queue in &mut queues {
+                let seq = queue.submit_one(&nop(1)).unwrap();
+                queue.completions().wait(seq, Some(SOON)).unwrap();
+            }
+            drop((queues, session, device));
             life(&machine, backend).unwrap();
             machine.nothing_is_left("with few vectors");
         }
