@@ -13,7 +13,7 @@ use jalapeno::units::Iova;
 use jalapeno::{HostOptions, Seq, Session};
 use jalapeno_tests::packet::{nop, wait};
 use jalapeno_tests::stage::by_sequence;
-use jalapeno_tests::{SOON, Stage, board};
+use jalapeno_tests::{Asleep, SOON, Stage, board};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 const HALF: Duration = Duration::from_millis(500);
@@ -90,9 +90,15 @@ fn sleepers_are_woken_when_the_host_asks_and_jobs_may_still_end() {
     let mut queue = by_sequence(&session, 8);
     let seq = queue.submit_one(&wait(gate.address(), 1)).unwrap();
     let completions = queue.completions().clone();
+    let asleep = Asleep::default();
     std::thread::scope(|scope| {
-        let sleepers = [(); 4].map(|()| scope.spawn(|| completions.wait(seq, None)));
-        std::thread::sleep(Duration::from_millis(50));
+        let sleeper = || {
+            asleep.soon();
+            completions.wait(seq, None)
+        };
+        let sleepers = [(); 4].map(|()| scope.spawn(sleeper));
+        // Who comes later knows of the wish, and waits for its job.
+        asleep.all(4);
         assert!(!device.is_wanted_back());
         let begin = Instant::now();
         host.wanted.write(1).unwrap();

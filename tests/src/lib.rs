@@ -3,6 +3,7 @@
 //! [`mod@stage`] is the only room that knows how a card is reached.
 
 pub mod alone;
+pub mod asleep;
 pub mod events;
 pub mod invariants;
 pub mod packet;
@@ -10,6 +11,7 @@ pub mod shared;
 pub mod stage;
 
 pub use alone::Part;
+pub use asleep::Asleep;
 pub use invariants::Invariants;
 pub use jalapeno_stopwatch::{Stopwatch, calmly};
 pub use shared::Shared;
