@@ -112,10 +112,13 @@ impl Session {
         let vector = device.vectors()?.for_queue(0)?;
         let number = vector.as_ref().map_or(0, |vector| vector.number());
         let waker = Arc::new(Waker::new(vector, device.alarms())?);
+        // Queues that share queue 0's vector sleep by its waker.
+        let key = waker.vector().map(|vector| vector.number());
+        let wakers = HashMap::from([(key, Arc::downgrade(&waker))]);
         let core = Arc::new(Core {
             manager: Manager::open(device, waker, number)?,
             lanes: Mutex::default(),
-            wakers: Mutex::default(),
+            wakers: Mutex::new(wakers),
             clock: KeptClock::default(),
             buffers: Buffers::default(),
             kept: Mutex::default(),

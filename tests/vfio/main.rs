@@ -14,7 +14,7 @@ use jalapeno::transport::opening::Backend;
 use jalapeno::{HostOptions, QueueOptions, Session};
 use jalapeno_hw::regs::ResetLevel;
 use jalapeno_tests::SOON;
-use jalapeno_tests::packet::{copy, nop, wait};
+use jalapeno_tests::packet::{copy, wait};
 
 use kernel::Manners;
 use machine::Machine;
@@ -140,11 +140,18 @@ fn fewer_vectors_than_asked_serve_and_so_does_one() {
                     .unwrap();
                 assert!(used.number() < to_be_had, "{}", used.number());
             }
-            for queue in &mut queues {
-                let seq = queue.submit_one(&nop(1)).unwrap();
-                queue.completions().wait(seq, Some(SOON)).unwrap();
+            let gate = session.fence(0).unwrap();
+            for (value, queue) in (1..).zip(&mut queues) {
+                let seq = queue.submit_one(&wait(gate.address(), value)).unwrap();
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        std::thread::sleep(Duration::from_millis(3));
+                        gate.signal(value).unwrap();
+                    });
+                    queue.completions().wait(seq, Some(SOON)).unwrap();
+                });
             }
-            drop((queues, session, device));
+            drop((queues, gate, session, device));
             life(&machine, backend).unwrap();
             machine.nothing_is_left("with few vectors");
         }
