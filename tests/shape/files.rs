@@ -35,7 +35,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ),
     ("libjalapeno/capi/src/", "pointers from C"),
     (
-        "libjalapeno/src/dma.rs",
+        "libjalapeno/src/dma/memory.rs",
         "memory that the device writes, mapped and registered",
     ),
     (
