@@ -216,6 +216,7 @@ jal_status jal_session_destroy(jal_session session);
 
 #define JAL_MEMORY_HUGE 1u      /* host: hugepages wanted; normal pages where there are none */
 #define JAL_MEMORY_READ_ONLY 2u /* host: the device may only read it */
+#define JAL_MEMORY_GUARDED 4u   /* host: a mapping of its own, always; see jal_host_alloc() */
 
 #define JAL_KIND_HOST 1u
 #define JAL_KIND_REGISTERED 2u
@@ -231,7 +232,11 @@ typedef struct jal_buffer_info {
     uint64_t page_bytes; /* of the pages behind it */
 } jal_buffer_info;
 
-/* Pinned host memory, zeroed, page-aligned. Free with jal_buffer_free(). */
+/* Pinned host memory, zeroed, page-aligned. Free with jal_buffer_free(). A buffer is a mapping of its own
+ * with a guard page behind it: a device that runs past it faults, and cannot reach it once it is freed.
+ * Once half of the mappings that the host permits are in use, writable buffers of at most 2 MiB share
+ * mappings of up to 64 MiB: no guard lies between them, and the device reaches all of a mapping until the
+ * last buffer in it is freed. With JAL_MEMORY_GUARDED a buffer shares none; MEMORY where none is left. */
 jal_status jal_host_alloc(jal_session session, uint64_t bytes, uint32_t flags, jal_buffer *out);
 
 /* Registers memory of the caller's, page-aligned, which must outlive the buffer. On vfio-user it

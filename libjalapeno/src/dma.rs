@@ -1,9 +1,10 @@
 //! DMA: the device's view of host memory, and memory that is in it.
 //!
 //! An IOVA is a lease of an address range, with a guard page after it that nothing maps, so that a
-//! device that runs past a buffer gets a fault record and not its neighbour's bytes.
+//! device that runs past a buffer gets a fault record and not its neighbour's bytes. Where mappings
+//! run short, small buffers lie side by side in one (`arena`).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vm_allocator::{AddressAllocator, AllocPolicy, RangeInclusive};
 
@@ -12,13 +13,16 @@ use crate::fork::ForkMark;
 use crate::transport::{HostRange, Protection, Transport};
 use crate::units::Iova;
 
+mod arena;
 mod backing;
 mod budget;
+mod mapped;
 mod memlock;
 mod memory;
 mod peer;
 mod registered;
 
+use arena::Arenas;
 pub use backing::Pages;
 pub use memory::{HostMemory, HostOptions};
 pub(crate) use peer::{Ended, PeerWindow};
@@ -39,6 +43,8 @@ pub struct DmaSpace {
     /// What mappings are a multiple of, and the guard behind each: the IOMMU's page, at least 4 KiB.
     page: u64,
     space: Mutex<Space>,
+    /// Held by whoever makes an arena.
+    growing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -47,6 +53,7 @@ struct Space {
     ranges: Vec<AddressAllocator>,
     live: usize,
     bytes: u64,
+    arenas: Arenas,
 }
 
 /// How much of a `DmaSpace` is in use.
@@ -56,8 +63,14 @@ pub struct DmaUse {
     pub maps: usize,
     /// Mappings there may be.
     pub maps_limit: usize,
-    /// Bytes mapped.
+    /// Bytes mapped, arenas as a whole.
     pub bytes: u64,
+    /// Mappings of these that are arenas: small buffers side by side.
+    pub arenas: usize,
+    /// Buffers in arenas.
+    pub coalesced: usize,
+    /// Bytes of arenas that no buffer has.
+    pub spare: u64,
 }
 
 impl DmaSpace {
@@ -103,56 +116,86 @@ impl DmaSpace {
                 ranges,
                 live: 0,
                 bytes: 0,
+                arenas: Arenas::default(),
             }),
+            growing: Mutex::default(),
         })
     }
 
     /// How much is in use.
     #[must_use]
     pub fn usage(&self) -> DmaUse {
-        let space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        let space = self.lock();
         DmaUse {
             maps: space.live,
             maps_limit: self.limit,
             bytes: space.bytes,
+            arenas: space.arenas.count(),
+            coalesced: space.arenas.buffers(),
+            spare: space.arenas.spare(),
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Space> {
+        self.space.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many mappings in use, and small buffers share one.
+    fn scarce_from(&self) -> usize {
+        self.limit / 2
+    }
+
+    fn is_scarce(&self) -> bool {
+        self.lock().live >= self.scarce_from()
+    }
+
+    fn has_maps(&self) -> bool {
+        self.lock().live < self.limit
+    }
+
+    /// What the address of so many bytes is a multiple of: their own size, as far as pages of the
+    /// IOMMU's gain by it.
+    fn alignment(&self, bytes: u64) -> u64 {
+        let align = bytes.checked_next_power_of_two().unwrap_or(HUGE);
+        align.clamp(self.page, HUGE)
+    }
+
+    /// Refuses what would be one mapping too many.
+    fn has_one_more(&self, space: &Space, bytes: u64) -> Result<()> {
+        if space.live < self.limit {
+            return Ok(());
+        }
+        Err(Error::Memory {
+            what: format!(
+                "host memory: {} mappings are in use, all there can be",
+                self.limit
+            ),
+            needed: bytes,
+            have: 0,
+            hint: "free buffers, or use fewer and larger ones".into(),
+        })
     }
 
     /// Takes a range of addresses, guard page included; the caller maps it.
     fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Lease> {
-        let exhausted = |have: u64, what: String, hint: &str| Error::Memory {
-            what,
-            needed: bytes,
-            have,
-            hint: hint.into(),
-        };
         let with_guard = bytes.checked_add(self.page).ok_or_else(|| Error::Invalid {
             what: format!("{bytes:#x} bytes of host memory overflow the address space"),
         })?;
-        let align = bytes.checked_next_power_of_two().unwrap_or(HUGE);
-        let align = align.clamp(self.page, HUGE);
-        let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
-        if space.live >= self.limit {
-            return Err(exhausted(
-                0,
-                format!(
-                    "host memory: {} mappings are in use, all there can be",
-                    self.limit
-                ),
-                "free buffers, or use fewer and larger ones",
-            ));
-        }
+        let align = self.alignment(bytes);
+        let mut space = self.lock();
+        self.has_one_more(&space, bytes)?;
         let range = space.ranges.iter_mut().find_map(|part| {
             part.allocate(with_guard, align, AllocPolicy::FirstMatch)
                 .ok()
         });
         let Some(range) = range else {
             let total: u64 = space.ranges.iter().map(|r| r.end() - r.base()).sum();
-            return Err(exhausted(
-                total.saturating_sub(space.bytes),
-                "addresses for host memory".into(),
-                "free buffers: the device's address space is full or in pieces",
-            ));
+            return Err(Error::Memory {
+                what: "addresses for host memory".into(),
+                needed: bytes,
+                have: total.saturating_sub(space.bytes),
+                hint: "free buffers: the device's address space is full or in pieces".into(),
+            });
         };
         space.live += 1;
         space.bytes += bytes;
@@ -165,7 +208,7 @@ impl DmaSpace {
     }
 
     fn give_back(&self, range: &RangeInclusive, bytes: u64) {
-        let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut space = self.lock();
         let owner = space
             .ranges
             .iter_mut()

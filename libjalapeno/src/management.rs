@@ -114,7 +114,12 @@ pub(crate) fn parts(
         false => errors_end,
     };
     let ring = HostMemory::allocate(space, ring_bytes, reading)?;
-    let answers = HostMemory::allocate(space, answer_bytes + spare, HostOptions::default())?;
+    // Whatever else the device does to host memory: its word on each job is by itself.
+    let guarded = HostOptions {
+        guarded: true,
+        ..HostOptions::default()
+    };
+    let answers = HostMemory::allocate(space, answer_bytes + spare, guarded)?;
     let answers = Arc::new(answers);
     let (at, completion) = (ring.iova(), answers.iova());
     let kept = Box::new(Arc::clone(&answers));

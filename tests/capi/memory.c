@@ -112,7 +112,7 @@ static void absurd_sizes_are_refused_and_leave_nothing(void) {
     struct rig rig = rig_start(64, 0);
     jal_buffer buffer;
     GIVES(JAL_ERROR_INVALID, jal_host_alloc(rig.session, 0, 0, &buffer));
-    GIVES(JAL_ERROR_INVALID, jal_host_alloc(rig.session, 4096, 4, &buffer));
+    GIVES(JAL_ERROR_INVALID, jal_host_alloc(rig.session, 4096, 8, &buffer));
     GIVES(JAL_ERROR_INVALID, jal_device_alloc(rig.session, 0, &buffer));
     GIVES(JAL_ERROR_MEMORY, jal_device_alloc(rig.session, 65 << 20, &buffer));
     GIVES(JAL_ERROR_MEMORY, jal_device_alloc(rig.session, UINT64_MAX, &buffer));

@@ -10,7 +10,7 @@ use jalapeno::transport::{Area, BarMapping, Description, HostRange, Protection, 
 use jalapeno::units::Iova;
 use jalapeno::{HostOptions, Result, Session};
 use jalapeno_hw::faults::FaultCode;
-use jalapeno_tests::packet::{copy, nop};
+use jalapeno_tests::packet::{copy, fill, nop};
 use jalapeno_tests::stage::by_sequence;
 use jalapeno_tests::{SOON, Shared, Stage, alone, stage, story};
 use nix::sys::resource::{Resource, setrlimit};
@@ -176,9 +176,13 @@ fn more_mappings_than_the_way_to_the_device_permits_are_refused_by_count() {
     let stage = stage();
     let device = open_otherwise(&stage, |said| said.maps_limit = 10);
     let dma = device.dma().unwrap();
+    let guarded = HostOptions {
+        guarded: true,
+        ..HostOptions::default()
+    };
     let mut live = Vec::new();
     let error = loop {
-        match HostMemory::allocate(dma, 4096, HostOptions::default()) {
+        match HostMemory::allocate(dma, 4096, guarded) {
             Ok(memory) => live.push(memory),
             Err(error) => break error,
         }
@@ -189,9 +193,44 @@ fn more_mappings_than_the_way_to_the_device_permits_are_refused_by_count() {
     assert!(error.to_string().contains("10"), "{error}");
     assert!(error.hint().is_some());
     drop(live.pop());
-    live.push(HostMemory::allocate(dma, 4096, HostOptions::default()).unwrap());
+    live.push(HostMemory::allocate(dma, 4096, guarded).unwrap());
     drop(live);
     assert_eq!(dma.usage().maps, 0);
+}
+
+#[test]
+fn the_device_reaches_buffers_that_share_a_mapping_each_by_its_own_address() {
+    let stage = stage();
+    let device = open_otherwise(&stage, |said| said.maps_limit = 16);
+    let session = Session::new(&device).unwrap();
+    let mut queue = by_sequence(&session, 4);
+    let pattern = |number: u64| 0x0101_0101_0101_0101 * (number + 1);
+    let buffers: Vec<_> = (0..100)
+        .map(|_| session.host_memory(4096, HostOptions::default()).unwrap())
+        .collect();
+    let usage = device.dma().unwrap().usage();
+    assert!(usage.arenas == 1 && usage.coalesced > 80, "{usage:?}");
+    let mut run = |packet| {
+        let seq = queue.submit_one(&packet).unwrap();
+        queue.completions().wait(seq, Some(SOON)).unwrap();
+    };
+    for (number, buffer) in (0..).zip(&buffers) {
+        run(fill(buffer.address(), 4096, pattern(number)));
+    }
+    // One to the next, the last one first, so that each moves by one.
+    for pair in buffers.windows(2).rev() {
+        run(copy(pair[0].address(), pair[1].address(), 4096));
+    }
+    for (number, buffer) in (0u64..).zip(&buffers) {
+        let mut bytes = [0; 4096];
+        buffer.memory().read(0, &mut bytes).unwrap();
+        let wanted = pattern(number.saturating_sub(1)).to_le_bytes();
+        assert!(bytes.chunks(8).all(|word| word == wanted), "{number}");
+    }
+    drop(buffers);
+    let after = device.dma().unwrap().usage();
+    assert_eq!((after.arenas, after.coalesced, after.spare), (0, 0, 0));
+    works(&session);
 }
 
 /// Gives up the privilege to lock memory beyond the limit.

@@ -66,7 +66,8 @@ impl House {
         };
         let inside = inside.trim_end_matches(".rs");
         let room = inside.split('/').next().unwrap_or_default();
-        if inside == "lib" || self.tests.contains(&room) || inside.ends_with("/tests") {
+        let tests = inside.ends_with("/tests") || inside.contains("/tests/");
+        if inside == "lib" || self.tests.contains(&room) || tests {
             return Vec::new();
         }
         let Some(own) = self.floor(room) else {

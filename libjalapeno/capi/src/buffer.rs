@@ -15,6 +15,7 @@ use crate::status::Failure;
 
 const HUGE: u32 = 1;
 const READ_ONLY: u32 = 2;
+const GUARDED: u32 = 4;
 
 /// `jal_buffer_info`.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
@@ -33,7 +34,7 @@ const INFO_LEAST: usize = size_of::<BufferInfo>();
 const _: () = assert!(size_of::<*mut c_void>() == 8);
 
 fn options(flags: u32) -> Result<HostOptions, Failure> {
-    if flags & !(HUGE | READ_ONLY) != 0 {
+    if flags & !(HUGE | READ_ONLY | GUARDED) != 0 {
         return Err(Failure::invalid(format!(
             "flags is {flags:#x}: use JAL_MEMORY_*"
         )));
@@ -46,6 +47,7 @@ fn options(flags: u32) -> Result<HostOptions, Failure> {
     Ok(HostOptions {
         huge: flags & HUGE != 0,
         protection,
+        guarded: flags & GUARDED != 0,
     })
 }
 

@@ -41,7 +41,6 @@ impl Pages {
 #[derive(Debug)]
 pub(super) struct Backing {
     map: MmapRaw,
-    at: NonNull<u8>,
     bytes: u64,
     pages: Pages,
     file: Option<File>,
@@ -123,10 +122,8 @@ impl Backing {
             let _ = map.advise(Advice::HugePage);
         }
         map.advise(Advice::PopulateWrite)?;
-        let at = NonNull::new(map.as_mut_ptr()).ok_or(std::io::ErrorKind::OutOfMemory)?;
         Ok(Self {
             map,
-            at,
             bytes,
             pages,
             file: Some(file),
@@ -156,7 +153,8 @@ impl Backing {
     }
 
     pub(super) fn at(&self) -> NonNull<u8> {
-        self.at
+        // A mapping is never at address 0.
+        NonNull::new(self.map.as_mut_ptr()).unwrap_or(NonNull::dangling())
     }
 
     pub(super) fn bytes(&self) -> u64 {

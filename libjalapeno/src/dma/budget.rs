@@ -1,67 +1,189 @@
 //! The budget of mappings: whether buffers will all fit, said before the first is made.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
+use vm_allocator::AllocPolicy;
+
+use super::arena::{LONGEST, PLACE_MOST, arena_bytes};
 use super::{DmaSpace, HUGE, memlock};
 use crate::error::{Error, Result};
 
 impl DmaSpace {
-    /// Whether `buffers` more buffers of `bytes` each will fit: mappings that the host permits (for
-    /// a VFIO container 65,535, unless its module was told otherwise), addresses that host and
-    /// device share, and memory that this process may pin. A buffer is one mapping, of whatever
-    /// size. What others take in the meantime is not foreseen, nor how addresses fall to pieces.
+    /// Whether `buffers` more buffers of `bytes` each, made by the default options, will fit: mappings
+    /// that the host permits (for a VFIO container 65,535, unless its module was told otherwise),
+    /// addresses that host and device share, and memory that this process may pin. A buffer is one
+    /// mapping, of whatever size; once half of the mappings are in use, those of at most 2 MiB share
+    /// mappings of up to 64 MiB. What others take in the meantime is not foreseen, nor how addresses
+    /// fall to pieces.
     ///
     /// # Errors
     /// `Memory`, with what is needed and what there is; `Invalid` where the sum overflows.
     pub fn fits(self: &Arc<Self>, buffers: usize, bytes: u64) -> Result<()> {
-        let count = buffers as u64;
-        let overflow = || Error::Invalid {
+        let wish = Wish::new(self, buffers as u64, bytes).ok_or_else(|| Error::Invalid {
             what: format!("{buffers} buffers of {bytes:#x} bytes overflow the address space"),
+        })?;
+        // What arenas still have is tried only where it matters: it may take a while.
+        wish.verdict(0).or_else(|error| match wish.places_there() {
+            0 => Err(error),
+            there => wish.verdict(there),
+        })
+    }
+}
+
+/// Buffers that are wanted, and what there is for them.
+#[derive(Debug)]
+struct Wish<'a> {
+    space: &'a DmaSpace,
+    count: u64,
+    bytes: u64,
+    /// Bytes of a place in an arena: its alignment is its size, so it has no less.
+    place: u64,
+    /// What a mapping of its own takes, in memory and in addresses.
+    own: (u64, u64),
+    /// How many of them get a mapping of their own.
+    alone: u64,
+    live: u64,
+    arenas: usize,
+    addresses: u64,
+}
+
+/// What is taken by so many mappings.
+#[derive(Debug, Default)]
+struct Sum {
+    maps: u64,
+    addresses: u64,
+    pinned: u64,
+    /// Buffers that there was no mapping for.
+    left: u64,
+    /// The last arena: its bytes, and the buffers in it.
+    last: (u64, u64),
+}
+
+impl<'a> Wish<'a> {
+    fn new(space: &'a DmaSpace, count: u64, bytes: u64) -> Option<Self> {
+        let whole = bytes.checked_next_multiple_of(space.page)?;
+        // In huge pages where it may come in such.
+        let pinned = match whole >= HUGE {
+            true => whole.checked_next_multiple_of(HUGE)?,
+            false => whole,
         };
+        let place = space.alignment(whole);
         // A guard page behind each.
-        let spaced = bytes
-            .checked_next_multiple_of(self.page)
-            .and_then(|bytes| bytes.checked_add(self.page));
-        let align = bytes.checked_next_power_of_two().unwrap_or(HUGE);
-        let each =
-            spaced.and_then(|bytes| bytes.checked_next_multiple_of(align.clamp(self.page, HUGE)));
-        let needed = each.and_then(|each| each.checked_mul(count));
-        let needed = needed.ok_or_else(overflow)?;
-        let (live, room) = {
-            let space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
-            let total = space.ranges.iter().map(|r| r.end() - r.base() + 1);
-            (space.live, total.sum::<u64>().saturating_sub(space.bytes))
+        let span = pinned.checked_add(space.page)?;
+        let span = span.checked_next_multiple_of(place)?;
+        span.checked_mul(count)?;
+        let books = space.lock();
+        let live = books.live as u64;
+        let before_scarce = (space.scarce_from() as u64).saturating_sub(live);
+        let all = books.ranges.iter().map(|r| r.end() - r.base() + 1);
+        let taken = live.saturating_mul(space.page).saturating_add(books.bytes);
+        Some(Self {
+            space,
+            count,
+            bytes,
+            place,
+            own: (pinned, span),
+            alone: match whole <= PLACE_MOST {
+                true => count.min(before_scarce),
+                false => count,
+            },
+            live,
+            arenas: books.arenas.count(),
+            addresses: all.sum::<u64>().saturating_sub(taken),
+        })
+    }
+
+    /// How many of those that get no mapping of their own find a place in the arenas there are.
+    fn places_there(&self) -> u64 {
+        let wanted = self.count - self.alone;
+        if wanted == 0 {
+            return 0;
+        }
+        let whole = self.bytes.next_multiple_of(self.space.page);
+        let roomy = self.space.lock().arenas.with_room(whole);
+        let mut found = 0;
+        for mut books in roomy {
+            let mut one = || books.allocate(whole, self.place, AllocPolicy::FirstMatch);
+            while found < wanted && one().is_ok() {
+                found += 1;
+            }
+        }
+        found
+    }
+
+    /// What they take in at most `maps` mappings, where `there` have a place already.
+    fn sum(&self, there: u64, maps: u64) -> Sum {
+        let alone = self.alone.min(maps);
+        let mut sum = Sum {
+            maps: alone,
+            addresses: alone.saturating_mul(self.own.1),
+            pinned: alone.saturating_mul(self.own.0),
+            left: self.count - alone - there,
+            last: (0, 0),
         };
-        let maps = self.limit.saturating_sub(live);
-        if buffers > maps {
-            let larger = (bytes * count).div_ceil(maps.max(1) as u64);
+        let small = self.alone < self.count;
+        let mut arenas = self.arenas;
+        while small && sum.left > 0 && sum.maps < maps {
+            let bytes = arena_bytes(arenas);
+            let places = bytes / self.place;
+            let more = match bytes {
+                LONGEST => sum.left.div_ceil(places).min(maps - sum.maps),
+                _ => 1,
+            };
+            sum.last = (
+                bytes,
+                sum.left.saturating_sub((more - 1) * places).min(places),
+            );
+            sum.left = sum.left.saturating_sub(more.saturating_mul(places));
+            sum.maps += more;
+            sum.addresses = sum
+                .addresses
+                .saturating_add(more.saturating_mul(bytes + HUGE));
+            sum.pinned = sum.pinned.saturating_add(more.saturating_mul(bytes));
+            arenas += 1;
+        }
+        sum
+    }
+
+    fn verdict(&self, there: u64) -> Result<()> {
+        let (count, bytes) = (self.count, self.bytes);
+        let maps = (self.space.limit as u64).saturating_sub(self.live);
+        let sum = self.sum(there, u64::MAX);
+        if sum.maps > maps {
+            let larger = (bytes * count).div_ceil(maps.max(1));
+            // Those with a mapping of their own grow with the limit, to half of it.
+            let limit = self.live + (sum.maps - self.alone).saturating_mul(2).max(sum.maps);
             return Err(Error::Memory {
-                what: format!("host memory in {buffers} mappings, where {maps} more can be"),
+                what: format!(
+                    "host memory in {} mappings, where {maps} more can be",
+                    sum.maps
+                ),
                 needed: bytes * count,
-                have: bytes * maps as u64,
+                have: bytes * (count - self.sum(there, maps).left),
                 hint: format!(
                     "fewer and larger buffers ({} bytes each), or modprobe vfio_iommu_type1 \
-                     dma_entry_limit={}",
+                     dma_entry_limit={limit}",
                     larger.next_multiple_of(HUGE),
-                    live + buffers,
                 ),
             });
         }
-        if needed > room {
+        if sum.addresses > self.addresses {
             return Err(Error::Memory {
-                what: format!("addresses for {buffers} buffers of {bytes} bytes"),
-                needed,
-                have: room,
+                what: format!("addresses for {count} buffers of {bytes} bytes"),
+                needed: sum.addresses,
+                have: self.addresses,
                 hint: "fewer or smaller buffers: host and device share no more addresses".into(),
             });
         }
-        // In huge pages where it may come in such.
-        let pinned = match bytes >= HUGE {
-            true => bytes.checked_next_multiple_of(HUGE),
-            false => bytes.checked_next_multiple_of(self.page),
-        };
-        let pinned = pinned.and_then(|pinned| pinned.checked_mul(count));
-        memlock::preflight(self.transport.describe(), pinned.ok_or_else(overflow)?)
+        let about = self.space.transport.describe();
+        memlock::preflight(about, sum.pinned).or_else(|error| {
+            // Where the last arena is too much, its buffers get mappings of their own.
+            let (arena, inside) = sum.last;
+            match inside > 0 && sum.maps - 1 + inside <= maps {
+                true => memlock::preflight(about, sum.pinned - arena + inside * self.own.0),
+                false => Err(error),
+            }
+        })
     }
 }
 
@@ -102,14 +224,43 @@ mod tests {
     }
 
     #[test]
+    fn gibibytes_by_the_hundred_fit_in_small_buffers_too() {
+        let space = container(65_535);
+        for bytes in [64 << 10, 1 << 20, 2 << 20, 4 << 20, 1 << 30] {
+            let buffers = usize::try_from(128 * GIB / bytes).unwrap();
+            space.fits(buffers, bytes).unwrap();
+        }
+        // Of odd sizes, which leave most between them.
+        space.fits(1 << 20, (1 << 20) + 1).unwrap();
+        space.fits(1 << 20, 1 << 20).unwrap();
+        space.fits(1 << 19, 2 << 20).unwrap();
+        assert_eq!(space.usage().maps, 0, "it only asked");
+    }
+
+    #[test]
+    fn small_buffers_that_arenas_cannot_hold_either_are_refused_by_number() {
+        let space = container(65_535);
+        // Half of the mappings one by one, and the other half in arenas of 64 MiB: a little over 2 TiB.
+        space.fits(1 << 20, 2 << 20).unwrap();
+        let error = space.fits(1_100_000, 2 << 20).unwrap_err();
+        assert_eq!(error.code(), Code::Memory);
+        let text = error.to_string();
+        assert!(text.contains("mappings, where 65535 more can be"), "{text}");
+        let hint = error.hint().unwrap();
+        let (_, limit) = hint.split_once("dma_entry_limit=").unwrap();
+        let limit: usize = limit.parse().unwrap();
+        container(limit).fits(1_100_000, 2 << 20).unwrap();
+        assert!(limit < 70_000, "{limit}");
+    }
+
+    #[test]
     fn buffers_one_mapping_too_many_are_refused_with_the_size_that_would_do() {
         let space = container(65_535);
-        let error = space.fits(65_536, 2 << 20).unwrap_err();
+        let error = space.fits(65_536, 4 << 20).unwrap_err();
         assert_eq!(error.code(), Code::Memory, "{error}");
         let hint = error.hint().unwrap();
-        assert!(hint.contains("(4194304 bytes each)"), "{hint}");
-        space.fits(32_768, 4 << 20).unwrap();
-        assert!(space.fits(65_536, 4 << 20).is_err());
+        assert!(hint.contains("(6291456 bytes each)"), "{hint}");
+        space.fits(43_691, 6 << 20).unwrap();
         let space = container(999);
         let _kept: Vec<_> = (0..999)
             .map(|_| space.reserve(4096).expect("it is within the limit"))

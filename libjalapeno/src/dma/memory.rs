@@ -4,9 +4,11 @@ use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::backing::Backing;
+use super::arena::{PLACE_MOST, Place};
+use super::mapped::Mapped;
 use super::{DmaSpace, Lease, Pages, memlock, registered};
 use crate::error::{Error, Result};
+use crate::fork::ForkMark;
 use crate::transport::{HostRange, Protection};
 use crate::units::Iova;
 
@@ -18,6 +20,9 @@ pub struct HostOptions {
     pub huge: bool,
     /// What the device may do.
     pub protection: Protection,
+    /// A mapping of its own and a guard page behind it, also where mappings run short: a device that
+    /// runs past it faults, and cannot reach it any more once it is freed.
+    pub guarded: bool,
 }
 
 impl Default for HostOptions {
@@ -25,26 +30,32 @@ impl Default for HostOptions {
         Self {
             huge: false,
             protection: Protection::ReadWrite,
+            guarded: false,
         }
     }
 }
 
-/// Where the bytes are.
+/// Who has mapped it.
 #[derive(Debug)]
 enum Memory {
-    /// The library's own.
-    Own(std::mem::ManuallyDrop<Backing>),
-    /// The caller's.
-    Registered(NonNull<u8>),
+    /// The library: a mapping of its own.
+    Own(Mapped),
+    /// The library: with others in one mapping.
+    Placed(Place),
+    /// The library, for the caller, whose it is.
+    Registered(Lease),
 }
 
 /// Host memory that the device can reach. Shared with the device: never a slice, only volatile
 /// copies and atomics. Thread-safe. Dropped: unmapped from the device first, then given back to
-/// the system; where unmapping fails with the device alive, the memory is kept for good.
+/// the system; where unmapping fails with the device alive, the memory is kept for good. What lies
+/// in an arena goes with the arena's last buffer.
 #[derive(Debug)]
 pub struct HostMemory {
-    lease: Lease,
     memory: Memory,
+    mark: ForkMark,
+    at: NonNull<u8>,
+    iova: Iova,
     bytes: u64,
 }
 
@@ -55,7 +66,9 @@ unsafe impl Send for HostMemory {}
 unsafe impl Sync for HostMemory {}
 
 impl HostMemory {
-    /// New memory, zeroed, page-aligned, populated, mapped.
+    /// New memory, zeroed, page-aligned, populated, mapped. A mapping of its own with a guard page
+    /// behind it; once half of the mappings that there may be are in use, writable memory of at most
+    /// 2 MiB lies in an arena with others, unless it is to be guarded.
     ///
     /// # Errors
     /// `Invalid` (no bytes, overflow), `Memory`, `Lost`, `Forked`.
@@ -66,38 +79,42 @@ impl HostMemory {
                 what: "0 bytes of host memory: at least 1 is needed".into(),
             });
         }
-        let about = space.transport.describe();
         let whole = bytes.checked_next_multiple_of(space.page);
         let whole = whole.ok_or_else(|| Error::Invalid {
             what: format!("{bytes:#x} bytes of host memory overflow the address space"),
         })?;
-        // Before memory is taken; and again with the pages that it came in.
-        memlock::preflight(about, whole)?;
-        let backing = Backing::allocate(whole, options.huge)?;
-        if backing.bytes() > whole {
-            memlock::preflight(about, backing.bytes())?;
+        let small = !options.guarded && options.protection == Protection::ReadWrite;
+        if small && whole <= PLACE_MOST && space.is_scarce() {
+            match Place::find(space, whole) {
+                Ok(place) => return Ok(Self::placed(space, place, bytes)),
+                // An arena takes more than this buffer, which may have a mapping of its own yet.
+                Err(error @ Error::Memory { .. }) if space.has_maps() => log::debug!("{error}"),
+                Err(error) => return Err(error),
+            }
         }
-        let mut lease = space.reserve(backing.bytes())?;
-        // Opened anew only for another process, which shall not be able to map it writable.
-        let file = backing.file(match about.needs_file {
-            true => options.protection,
-            false => Protection::ReadWrite,
-        })?;
-        let range = HostRange {
-            at: backing.at(),
-            bytes: backing.bytes(),
-            file: Some((file.as_fd(), 0)),
-        };
-        if let Err(error) = lease.map(range, options.protection) {
-            lease.release();
-            return Err(error);
-        }
-        drop(file);
+        let mapped = Mapped::new(space, whole, options)?;
         Ok(Self {
-            lease,
-            memory: Memory::Own(std::mem::ManuallyDrop::new(backing.close_file())),
+            mark: space.mark,
+            at: mapped.at(),
+            iova: mapped.iova(),
             bytes,
+            memory: Memory::Own(mapped),
         })
+    }
+
+    fn placed(space: &Arc<DmaSpace>, place: Place, bytes: u64) -> Self {
+        let arena = place.arena();
+        // SAFETY: the place lies within its arena, which is mapped as one.
+        let at = unsafe { arena.at().add(place.offset()) };
+        // SAFETY: whole pages of the place, which nobody else has.
+        unsafe { zero_volatile(at, place.stale()) };
+        Self {
+            mark: space.mark,
+            at,
+            iova: place.iova(),
+            bytes,
+            memory: Memory::Placed(place),
+        }
     }
 
     /// Memory of the caller's: `bytes` from `at` on, both page-aligned. Where another process
@@ -155,9 +172,11 @@ impl HostMemory {
             return Err(error);
         }
         Ok(Self {
-            lease,
-            memory: Memory::Registered(at),
+            mark: space.mark,
+            at,
+            iova: lease.iova(),
             bytes,
+            memory: Memory::Registered(lease),
         })
     }
 
@@ -165,10 +184,7 @@ impl HostMemory {
     #[inline]
     #[must_use]
     pub fn ptr(&self) -> NonNull<u8> {
-        match &self.memory {
-            Memory::Own(backing) => backing.at(),
-            Memory::Registered(at) => *at,
-        }
+        self.at
     }
 
     /// Its length, as asked for.
@@ -182,14 +198,15 @@ impl HostMemory {
     #[inline]
     #[must_use]
     pub fn iova(&self) -> Iova {
-        self.lease.iova()
+        self.iova
     }
 
     /// What pages are behind it.
     #[must_use]
     pub fn pages(&self) -> Pages {
         match &self.memory {
-            Memory::Own(backing) => backing.pages(),
+            Memory::Own(mapped) => mapped.pages(),
+            Memory::Placed(place) => place.arena().pages(),
             Memory::Registered(_) => Pages::Callers,
         }
     }
@@ -217,11 +234,11 @@ impl HostMemory {
     }
 
     fn within(&self, offset: u64, bytes: usize) -> Result<NonNull<u8>> {
-        self.lease.space.mark.check()?;
+        self.mark.check()?;
         let end = offset.checked_add(bytes as u64);
         match (usize::try_from(offset), end) {
             // SAFETY: offset <= end <= bytes, the length of the memory.
-            (Ok(at), Some(end)) if end <= self.bytes => Ok(unsafe { self.ptr().add(at) }),
+            (Ok(at), Some(end)) if end <= self.bytes => Ok(unsafe { self.at.add(at) }),
             _ => Err(Error::Invalid {
                 what: format!(
                     "{bytes} bytes at {offset:#x} lie outside the buffer's {:#x} bytes",
@@ -234,11 +251,20 @@ impl HostMemory {
 
 impl Drop for HostMemory {
     fn drop(&mut self) {
-        let free = self.lease.release();
-        if let (true, Memory::Own(backing)) = (free, &mut self.memory) {
-            // SAFETY: dropped here and nowhere else, and not used after.
-            unsafe { std::mem::ManuallyDrop::drop(backing) };
+        if let Memory::Registered(lease) = &mut self.memory {
+            lease.release();
         }
+    }
+}
+
+/// Zeroes whole words.
+///
+/// # Safety
+/// The range is valid for writes, aligned to words and a multiple of them.
+unsafe fn zero_volatile(at: NonNull<u8>, bytes: usize) {
+    for offset in (0..bytes).step_by(size_of::<u64>()) {
+        // SAFETY: the caller vouches for the range.
+        unsafe { at.add(offset).cast::<u64>().write_volatile(0) };
     }
 }
 

@@ -50,8 +50,9 @@ pub fn a_budget_is_told_before_the_first_mapping(card: &str) -> String {
     let dma = device.dma().expect("owned");
     let (limit, before) = (dma.usage().maps_limit, dma.usage().maps);
     dma.fits(1024, 1 << 30).expect("1 TiB in buffers of 1 GiB");
-    let small = dma.fits(1 << 20, 1 << 20);
-    match small {
+    dma.fits(1 << 16, 2 << 20)
+        .expect("128 GiB in buffers of 2 MiB");
+    match dma.fits(1 << 20, 4 << 20) {
         Ok(()) => assert!(limit > 1 << 20, "{limit}"),
         Err(error) => assert!(error.to_string().contains(&limit.to_string()), "{error}"),
     }
