@@ -259,6 +259,20 @@ jal_status jal_peer_map(jal_session session, jal_buffer buffer, jal_buffer *out)
 /* Where a buffer is, for the host and for packets, and what kind of memory it is. */
 jal_status jal_buffer_get_info(jal_buffer buffer, jal_buffer_info *info);
 
+typedef struct jal_memory_use {
+    uint32_t struct_size;
+    uint32_t reserved;
+    uint64_t maps;       /* mappings in use, rings and shared ones included */
+    uint64_t maps_limit; /* that the host permits; UINT64_MAX: as many as it has memory for */
+    uint64_t bytes;      /* mapped, shared mappings as a whole */
+    uint64_t arenas;     /* of the mappings, those that small buffers share */
+    uint64_t coalesced;  /* buffers in these */
+    uint64_t spare;      /* bytes of these that no buffer has */
+} jal_memory_use;
+
+/* How much host memory the session's device has mapped in this process, for all its sessions. */
+jal_status jal_session_get_memory_use(jal_session session, jal_memory_use *use);
+
 /* Frees a buffer. BUSY while an unfinished packet names it, or jal_peer_map() has mapped it: it stays
  * as it is. */
 jal_status jal_buffer_free(jal_buffer buffer);

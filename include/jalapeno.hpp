@@ -247,6 +247,12 @@ public:
         check(jal_device_alloc(get(), bytes, &handle));
         return buffer(handle);
     }
+    jal_memory_use memory_use() const {
+        jal_memory_use use{};
+        use.struct_size = sizeof use;
+        check(jal_session_get_memory_use(get(), &use));
+        return use;
+    }
     /* Device memory of another card, for jobs of this one. */
     buffer peer_memory(const buffer &of) const {
         jal_buffer handle{};

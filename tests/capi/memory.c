@@ -123,6 +123,36 @@ static void absurd_sizes_are_refused_and_leave_nothing(void) {
     OK(jal_host_alloc(rig.session, 4096, 0, &buffer));
 }
 
+static void memory_in_use_is_counted(void) {
+    struct rig rig = rig_start(64, 0);
+    jal_buffer buffers[3];
+    jal_memory_use before = {.struct_size = sizeof before}, use = {.struct_size = sizeof use};
+    struct { jal_memory_use use; uint64_t tail; } longer = {{.struct_size = sizeof longer}, 0};
+    size_t i;
+    OK(jal_session_get_memory_use(rig.session, &before));
+    SAME(before.struct_size, sizeof before);
+    CHECK(before.maps > 0 && before.maps < before.maps_limit && before.bytes >= 4096 * before.maps);
+    OK(jal_host_alloc(rig.session, 1 << 20, 0, &buffers[0]));
+    OK(jal_host_alloc(rig.session, 65536, JAL_MEMORY_GUARDED, &buffers[1]));
+    OK(jal_device_alloc(rig.session, 1 << 20, &buffers[2])); /* is no host memory */
+    OK(jal_session_get_memory_use(rig.session, &use));
+    SAME(use.maps, before.maps + 2);
+    SAME(use.bytes, before.bytes + (1 << 20) + 65536);
+    SAME(use.maps_limit, before.maps_limit);
+    CHECK(use.arenas == 0 && use.coalesced == 0 && use.spare == 0); /* there are mappings enough */
+    OK(jal_session_get_memory_use(rig.session, &longer.use));
+    SAME(longer.use.struct_size, sizeof longer);
+    SAME(longer.use.bytes, use.bytes);
+    longer.tail = 1;
+    GIVES(JAL_ERROR_INVALID, jal_session_get_memory_use(rig.session, &longer.use));
+    for (i = 0; i < 3; i++) OK(jal_buffer_free(buffers[i]));
+    OK(jal_session_get_memory_use(rig.session, &use));
+    SAME(memcmp(&use, &before, sizeof use), 0);
+    use.struct_size = 8;
+    GIVES(JAL_ERROR_INVALID, jal_session_get_memory_use(rig.session, &use));
+    GIVES(JAL_ERROR_INVALID, jal_session_get_memory_use(rig.session, NULL));
+}
+
 static void a_buffer_in_use_stays(void) {
     struct rig rig = rig_start(64, 0);
     jal_buffer buffer;
@@ -210,6 +240,7 @@ const struct story memory_stories[] = {
     {"bytes_are_written_and_read_at_any_offset", bytes_are_written_and_read_at_any_offset},
     {"memory_of_the_program_is_reached_where_it_can_be", memory_of_the_program_is_reached_where_it_can_be},
     {"absurd_sizes_are_refused_and_leave_nothing", absurd_sizes_are_refused_and_leave_nothing},
+    {"memory_in_use_is_counted", memory_in_use_is_counted},
     {"a_buffer_in_use_stays", a_buffer_in_use_stays},
     {"a_fence_rises_from_host_and_card", a_fence_rises_from_host_and_card},
     {"queues_wait_for_each_other", queues_wait_for_each_other},

@@ -91,6 +91,7 @@ static void give_everywhere(uint64_t id, jal_status wanted) {
     jal_buffer_info buffer_info = {.struct_size = sizeof buffer_info};
     jal_queue_counters counters = {.struct_size = sizeof counters};
     jal_clock clock = {.struct_size = sizeof clock};
+    jal_memory_use use = {.struct_size = sizeof use};
     struct jalapeno_hw_packet packet = jal_packet_nop();
     struct jalapeno_hw_fault_record fault;
     jal_completion done;
@@ -112,6 +113,7 @@ static void give_everywhere(uint64_t id, jal_status wanted) {
     GIVES(wanted, jal_device_clock(device, &clock));
     GIVES(wanted, jal_device_reset(device, JALAPENO_HW_RESET_LEVEL_DEVICE, 0));
     GIVES(wanted, jal_session_create(device, &new_session));
+    GIVES(wanted, jal_session_get_memory_use(session, &use));
     GIVES(wanted, jal_host_alloc(session, 4096, 0, &new_buffer));
     GIVES(wanted, jal_device_alloc(session, 4096, &new_buffer));
     GIVES(wanted, jal_host_register(session, memory, 4096, 0, &new_buffer));

@@ -38,6 +38,7 @@ int main() {
     auto queue = session.queue(64, JAL_QUEUE_COMPLETIONS | JAL_QUEUE_PROFILE);
     auto host = session.host_memory(8192), home = session.host_memory(8192);
     auto there = session.device_memory(8192);
+    CHECK(session.memory_use().maps >= 2 && session.memory_use().arenas == 0);
     auto fence = session.fence(0);
 
     std::memset(host.host(), 0x42, 8192);

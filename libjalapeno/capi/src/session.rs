@@ -3,11 +3,29 @@
 use std::sync::{Arc, Mutex};
 
 use jalapeno::Session;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::device::timeout;
 use crate::guard::call;
 use crate::registries::{Context, DEVICES, FENCES, SESSIONS, close_fence, close_session};
+use crate::sized;
 use crate::status::Failure;
+
+/// `jal_memory_use`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct MemoryUse {
+    struct_size: u32,
+    reserved: u32,
+    maps: u64,
+    maps_limit: u64,
+    bytes: u64,
+    arenas: u64,
+    coalesced: u64,
+    spare: u64,
+}
+
+const USE_LEAST: usize = size_of::<MemoryUse>();
 
 /// `jal_session_create`.
 ///
@@ -34,6 +52,33 @@ pub unsafe extern "C" fn jal_session_create(device: u64, out: *mut u64) -> i32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn jal_session_destroy(session: u64) -> i32 {
     call(|| close_session(session))
+}
+
+/// `jal_session_get_memory_use`.
+///
+/// # Safety
+/// As in jalapeno.h: `out` is readable and writable for its struct_size.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jal_session_get_memory_use(session: u64, out: *mut MemoryUse) -> i32 {
+    call(|| {
+        // SAFETY: promised by the caller.
+        let size = unsafe { sized::check_out(out, "use", USE_LEAST) }?;
+        let context = SESSIONS.enter(session)?.clone();
+        let usage = context.session.device().dma()?.usage();
+        let filled = MemoryUse {
+            struct_size: 0,
+            reserved: 0,
+            maps: usage.maps as u64,
+            maps_limit: usage.maps_limit as u64,
+            bytes: usage.bytes,
+            arenas: usage.arenas as u64,
+            coalesced: usage.coalesced as u64,
+            spare: usage.spare,
+        };
+        // SAFETY: as checked above.
+        unsafe { sized::fill(out, size, &filled) };
+        Ok(())
+    })
 }
 
 /// `jal_fence_create`.
