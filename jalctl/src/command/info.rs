@@ -46,6 +46,8 @@ pub struct Info {
     queues: Option<u32>,
     depth_max: Option<u64>,
     vectors: Option<u32>,
+    /// Mappings of host memory that the host permits its owner; null: as many as there is memory for.
+    mappings: Option<u64>,
     ticks_per_second: Option<u64>,
     features_offered: Option<u64>,
     /// Whether HBM is scrubbed before an owner gets any of it; false: the device cannot.
@@ -108,6 +110,7 @@ fn open(device: &Arc<Device>) -> jalapeno::Result<Info> {
         queues: Some(caps.queues.count),
         depth_max: Some(1 << caps.queues.depth_log2_max),
         vectors: Some(caps.queues.vectors),
+        mappings: mappings(device.transport().describe().maps_limit),
         ticks_per_second: Some(caps.time.ticks_per_second),
         features_offered: Some(info.features_offered),
         scrubs: Some(info.features_offered & 1 << Feature::Scrub.code() != 0),
@@ -159,6 +162,10 @@ fn table(outcomes: &[Outcome<Info>]) -> String {
                     info.vectors.map(|vectors| format!("{vectors} vectors")),
                 ),
                 (
+                    "Mappings",
+                    info.mappings.map(|count| format!("{count} of host memory")),
+                ),
+                (
                     "Clock",
                     info.ticks_per_second
                         .map(|rate| format!("{} MHz", rate / 1_000_000)),
@@ -187,6 +194,11 @@ fn unknown(info: &Info) -> Option<String> {
 fn queues(info: &Info) -> Option<String> {
     let (queues, depth) = (info.queues?, info.depth_max?);
     Some(format!("{queues} of up to {depth} packets"))
+}
+
+/// A limit, where there is one: an iommufd has none.
+fn mappings(limit: usize) -> Option<u64> {
+    (limit != usize::MAX).then_some(limit as u64)
 }
 
 /// Who scrubs HBM between two owners.
