@@ -24,7 +24,7 @@ pub const PAGE: u64 = 4096;
 /// Most regions a client may map.
 pub const REGIONS_MAX: usize = 1 << 20;
 /// Most mappings of a client's files: the kernel gives a process 65,530 of all kinds.
-pub const MAPPINGS_MAX: usize = 16_384;
+pub const MAPPINGS_MAX: usize = 49_152;
 /// Most files of a client that are kept open, because they can shrink.
 pub const OPEN_FILES_MAX: usize = 512;
 
