@@ -129,7 +129,8 @@ pub(crate) struct Played {
     pub(crate) answers: Heap,
     pub(crate) doorbells: Heap,
     pub(crate) asked: Arc<Asked>,
-    pub(crate) vectors: Vectors,
+    pub(crate) vectors: Arc<Vectors>,
+    pub(crate) waker: Arc<Waker>,
     pub(crate) errors_log2: u32,
     pub(crate) records: u64,
 }
@@ -190,11 +191,22 @@ fn about() -> Description {
 
 /// A queue of 2^depth packets and 2^errors records, and the device to play.
 pub(crate) fn play(depth_log2: u32, errors_log2: u32, delivers: bool) -> (Queue, Played) {
-    let doorbells = Heap::new(4096);
+    let vectors = Arc::new(Vectors::open(&stage(&Heap::new(4096)), 1).unwrap());
+    let waker = Waker::new(vectors.get(0).unwrap(), None).unwrap();
+    play_by(
+        vectors,
+        Arc::new(waker),
+        (depth_log2, errors_log2),
+        delivers,
+    )
+}
+
+/// A host with one vector and a page of doorbells.
+fn stage(doorbells: &Heap) -> Arc<dyn Transport> {
     let bytes = 4096;
     let mut mappable: [Vec<Area>; 6] = Default::default();
     mappable[2].push(Area { offset: 0, bytes });
-    let transport: Arc<dyn Transport> = Arc::new(Stage {
+    Arc::new(Stage {
         about: Description {
             bars: [0, 0, bytes, 0, 0, 0],
             mappable,
@@ -202,7 +214,17 @@ pub(crate) fn play(depth_log2: u32, errors_log2: u32, delivers: bool) -> (Queue,
         },
         doorbells: doorbells.clone(),
         gives: 1,
-    });
+    })
+}
+
+/// As `play`; whoever waits sleeps by this waker.
+fn play_by(
+    vectors: Arc<Vectors>,
+    waker: Arc<Waker>,
+    (depth_log2, errors_log2): (u32, u32),
+    delivers: bool,
+) -> (Queue, Played) {
+    let doorbells = Heap::new(4096);
     let ring = Heap::new(Rings::ring_bytes(depth_log2));
     let answers = Heap::new(Rings::answer_bytes(errors_log2));
     let rings = Rings::new(
@@ -212,7 +234,7 @@ pub(crate) fn play(depth_log2: u32, errors_log2: u32, delivers: bool) -> (Queue,
         errors_log2,
     )
     .unwrap();
-    let bar = Arc::new(Bar::open(&transport, 2, bytes, true).unwrap());
+    let bar = Arc::new(Bar::open(&stage(&doorbells), 2, 4096, true).unwrap());
     let asked = Arc::new(Asked::default());
     let identity = Identity {
         session: 0,
@@ -220,7 +242,6 @@ pub(crate) fn play(depth_log2: u32, errors_log2: u32, delivers: bool) -> (Queue,
         generation: GENERATION,
         delivers,
     };
-    let vectors = Vectors::open(&transport, 1).unwrap();
     let lane = Lane::new(
         rings,
         identity,
@@ -228,14 +249,14 @@ pub(crate) fn play(depth_log2: u32, errors_log2: u32, delivers: bool) -> (Queue,
         Arc::clone(&asked) as Arc<dyn Control>,
     )
     .unwrap();
-    let waker = Waker::new(vectors.get(0).unwrap(), None).unwrap();
-    let queue = Queue::new(Arc::new(lane), Arc::new(waker), None);
+    let queue = Queue::new(Arc::new(lane), Arc::clone(&waker), None);
     let played = Played {
         ring,
         answers,
         doorbells,
         asked,
         vectors,
+        waker,
         errors_log2,
         records: 0,
     };
@@ -251,6 +272,12 @@ pub(crate) fn nop(cookie: u64) -> Packet {
 }
 
 impl Played {
+    /// Another queue on this one's vector.
+    pub(crate) fn neighbour(&self) -> (Queue, Played) {
+        let (vectors, waker) = (Arc::clone(&self.vectors), Arc::clone(&self.waker));
+        play_by(vectors, waker, (2, 0), false)
+    }
+
     /// Stores the completion word.
     pub(crate) fn word(&self, word: u64) {
         self.answers.word(0).store(word, Ordering::Release);

@@ -98,6 +98,36 @@ fn a_lost_doorbell_is_rung_again() {
 }
 
 #[test]
+fn a_lost_doorbell_is_rung_again_though_a_queue_on_the_same_vector_interrupts_all_the_time() {
+    calmly(|| {
+        let (mut busy, neighbour) = play(2, 0, false);
+        let (mut queue, device) = neighbour.neighbour();
+        let long = busy.submit_one(&nop(1)).unwrap();
+        let lost = queue.submit_one(&nop(1)).unwrap();
+        *device.asked.on_kick.lock().unwrap() = Some((device.answers.clone(), 1));
+        let (ended, took) = std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| busy.completions().wait(long, None));
+            let waits = scope.spawn(|| {
+                let begin = Instant::now();
+                let ended = queue.completions().wait(lost, Some(Duration::from_secs(3)));
+                (ended, begin.elapsed())
+            });
+            while !waits.is_finished() {
+                neighbour.interrupt();
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            neighbour.word(1);
+            neighbour.interrupt();
+            waiter.join().unwrap().unwrap();
+            waits.join().unwrap()
+        });
+        ended.unwrap();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        assert_eq!(queue.completions().counters().doorbells_rung_again, 1);
+    });
+}
+
+#[test]
 fn waits_end_by_their_deadlines_though_registers_do_not_answer() {
     calmly(|| {
         let (mut queue, device) = play(2, 0, false);
