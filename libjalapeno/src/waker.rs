@@ -1,13 +1,13 @@
 //! The waker: threads that sleep until one interrupt vector speaks.
 //!
-//! One of them, the leader, sleeps in the kernel; the others on a condition variable, and each
-//! wake of the leader wakes them to look for themselves. The eventfd is watched edge-triggered and
+//! One of them, the leader, sleeps in the kernel; the others on a condition variable, and what wakes
+//! the leader wakes them to look for themselves. The eventfd is watched edge-triggered and
 //! never read, so an application may read the same fd in its own epoll loop: neither takes the
 //! other's wake.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -19,7 +19,7 @@ use crate::irq::Vector;
 struct Turn {
     /// A thread sleeps in the kernel.
     led: bool,
-    /// Counts wakes.
+    /// Counts wakes by something that happened.
     epoch: u64,
     followers: u32,
 }
@@ -98,29 +98,40 @@ impl Waker {
 
     /// Sleeps until something happens after `epoch` was taken, at most `time`.
     pub(crate) fn sleep(&self, epoch: u64, time: Duration) -> Wake {
-        let mut turn = self.turn();
-        if turn.epoch != epoch {
-            return Wake::Told;
+        if self.vector.is_none() {
+            std::thread::sleep(time.min(BLIND_NAP));
+            return Wake::Silence;
         }
-        if turn.led {
+        let begin = Instant::now();
+        let mut turn = self.turn();
+        let left = loop {
+            if turn.epoch != epoch {
+                return Wake::Told;
+            }
+            let left = time.saturating_sub(begin.elapsed());
+            if left.is_zero() {
+                return Wake::Silence;
+            }
+            if !turn.led {
+                break left;
+            }
             turn.followers += 1;
-            let (mut turn, silence) = self
+            let followed = |turn: &mut Turn| turn.led && turn.epoch == epoch;
+            (turn, _) = self
                 .changed
-                .wait_timeout_while(turn, time, |turn| turn.epoch == epoch)
+                .wait_timeout_while(turn, left, followed)
                 .unwrap_or_else(PoisonError::into_inner);
             turn.followers -= 1;
-            return if silence.timed_out() {
-                Wake::Silence
-            } else {
-                Wake::Told
-            };
-        }
+        };
         turn.led = true;
         drop(turn);
-        let wake = self.sleep_in_kernel(time);
+        let wake = self.sleep_in_kernel(left);
         let mut turn = self.turn();
         turn.led = false;
-        turn.epoch += 1;
+        // A leader whose time ran out tells the others nothing: one of them leads for what is left of its own.
+        if wake == Wake::Told {
+            turn.epoch += 1;
+        }
         if turn.followers > 0 {
             self.changed.notify_all();
         }
@@ -128,10 +139,6 @@ impl Waker {
     }
 
     fn sleep_in_kernel(&self, time: Duration) -> Wake {
-        if self.vector.is_none() {
-            std::thread::sleep(time.min(BLIND_NAP));
-            return Wake::Silence;
-        }
         let millis = u16::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
         let mut events = [EpollEvent::empty(); 4];
         match self.epoll.wait(&mut events, EpollTimeout::from(millis)) {
@@ -154,7 +161,10 @@ impl Waker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
+    use crate::irq::Vectors;
+    use crate::played::host_with_vectors;
+
+    const NEVER: Duration = Duration::from_secs(60);
 
     #[test]
     fn without_a_vector_sleeps_are_short_and_silent() {
@@ -163,5 +173,38 @@ mod tests {
         let wake = waker.sleep(waker.epoch(), Duration::from_secs(10));
         assert_eq!(wake, Wake::Silence);
         assert!(begin.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn each_sleeps_for_its_own_time_and_one_takes_over_when_the_leader_leaves() {
+        let vectors = Vectors::open(&host_with_vectors(1, 1), 1).unwrap();
+        let waker = Waker::new(vectors.get(0).unwrap(), []).unwrap();
+        let epoch = waker.epoch();
+        let sleeps = |millis| {
+            let begin = Instant::now();
+            let wake = waker.sleep(epoch, Duration::from_millis(millis));
+            (wake, begin.elapsed())
+        };
+        std::thread::scope(|scope| {
+            let leader = scope.spawn(|| sleeps(30));
+            while !waker.turn().led && !leader.is_finished() {
+                std::thread::yield_now();
+            }
+            let second = scope.spawn(|| sleeps(60));
+            let patient = scope.spawn(|| waker.sleep(epoch, NEVER));
+            while waker.turn().followers < 2 && !second.is_finished() {
+                std::thread::yield_now();
+            }
+            for (sleeper, millis) in [(leader, 30), (second, 60)] {
+                let (wake, took) = sleeper.join().unwrap();
+                assert_eq!(wake, Wake::Silence, "{millis}");
+                assert!(took >= Duration::from_millis(millis), "{took:?}");
+            }
+            assert!(!patient.is_finished());
+            let begin = Instant::now();
+            waker.wake_all();
+            assert_eq!(patient.join().unwrap(), Wake::Told);
+            assert!(begin.elapsed() < NEVER / 2);
+        });
     }
 }

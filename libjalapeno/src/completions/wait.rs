@@ -136,6 +136,7 @@ impl Completions {
             self.lane.note_loss();
             if let Some(outcome) = self.lane.outcome(seq) {
                 let by_device = matches!(outcome, Ok(()) | Err(Error::Fault(_) | Error::Cancelled));
+                // By a neighbour's interrupt no time was lost, and whose it was is not to be known.
                 let silent = wake == Wake::Silence && left > BACKSTOP;
                 if silent && by_device && waker.vector().is_some() {
                     self.lane.count_missing_interrupt();

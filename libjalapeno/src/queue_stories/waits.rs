@@ -84,6 +84,36 @@ fn a_missing_interrupt_is_survived_and_counted() {
 }
 
 #[test]
+fn a_missing_interrupt_is_counted_though_another_sleeps_longer_by_the_same_vector() {
+    calmly(|| {
+        let (mut first, neighbour) = play(2, 0, false);
+        let (mut queue, device) = neighbour.neighbour();
+        let long = first.submit_one(&nop(1)).unwrap();
+        let seq = queue.submit_one(&nop(1)).unwrap();
+        std::thread::scope(|scope| {
+            let leader = scope.spawn(|| first.completions().wait(long, None));
+            while neighbour.armed() != 1 {
+                std::thread::yield_now();
+            }
+            // So that the other's sleep ends within this one's.
+            std::thread::sleep(Duration::from_millis(40));
+            let waits = scope.spawn(|| queue.completions().wait(seq, None));
+            while device.armed() != 1 {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            device.word(1);
+            waits.join().unwrap().unwrap();
+            neighbour.word(1);
+            neighbour.interrupt();
+            leader.join().unwrap().unwrap();
+        });
+        assert_eq!(queue.completions().counters().interrupts_missed, 1);
+        assert_eq!(first.completions().counters().interrupts_missed, 0);
+    });
+}
+
+#[test]
 fn a_lost_doorbell_is_rung_again() {
     calmly(|| {
         let (mut queue, device) = play(2, 0, false);
