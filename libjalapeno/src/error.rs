@@ -270,7 +270,19 @@ pub enum Error {
     },
 }
 
+/// The verb of `Error::no_vector`.
+const TAKE_VECTOR: &str = "take an interrupt vector for";
+
 impl Error {
+    /// The host has not one interrupt vector for this function.
+    pub(crate) fn no_vector(on: String) -> Self {
+        Self::Io {
+            tried: TAKE_VECTOR,
+            on,
+            source: io::Error::from_raw_os_error(libc::ENOSPC),
+        }
+    }
+
     /// Whether there is nothing to be read right now: what the kernel module says of a card that
     /// resets, sleeps or failed.
     #[must_use]
@@ -363,6 +375,12 @@ impl Error {
             Self::Permission { hint, .. }
             | Self::Memory { hint, .. }
             | Self::Binding { hint, .. } => hint.clone().into(),
+            Self::Io { tried, .. } if *tried == TAKE_VECTOR => {
+                "the processors have no free interrupt \
+                vector: /proc/interrupts shows who has them; unbind devices that nobody needs, or \
+                give network and NVMe cards fewer queues"
+                    .into()
+            }
             Self::NotFound { .. } => "jalctl list shows the devices there are; \
                 JALAPENO_DEVICES=vfio-user:PATH adds an emulated one"
                 .into(),

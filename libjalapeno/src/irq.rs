@@ -96,7 +96,7 @@ impl Vectors {
     /// At most `wanted` vectors, fewer where the function has fewer. Vector 0 is delivered at once.
     ///
     /// # Errors
-    /// `Io`, `Lost`.
+    /// `Io`, also where the host has not even one interrupt to give; `Lost`.
     pub fn open(transport: &Arc<dyn Transport>, wanted: u32) -> Result<Self> {
         let count = wanted.min(transport.describe().vectors);
         let this = Self {
@@ -109,7 +109,7 @@ impl Vectors {
         Ok(this)
     }
 
-    /// How many there are.
+    /// How many there are at most: a kernel that adds them one by one may have fewer.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.count
@@ -122,7 +122,7 @@ impl Vectors {
     /// Vector `number`, if there is one; the device delivers to it from now on.
     ///
     /// # Errors
-    /// `Io`, `Lost`; `Unsupported` where the host has no interrupt to give.
+    /// `Io`, `Lost`; `Unsupported` where the host has no interrupt to give, for vector 0 `Io`.
     pub fn get(&self, number: u32) -> Result<Option<Arc<Vector>>> {
         let mut on = self.on();
         let Some(place) = on.get_mut(number as usize) else {
@@ -130,10 +130,24 @@ impl Vectors {
         };
         if place.is_none() {
             let vector = Vector::new(number)?;
-            self.transport.set_vectors(number, &[Some(vector.fd())])?;
+            self.give(&vector)?;
             *place = Some(Arc::new(vector));
         }
         Ok(place.clone())
+    }
+
+    /// The device delivers to `vector` from now on.
+    fn give(&self, vector: &Vector) -> Result<()> {
+        match self
+            .transport
+            .set_vectors(vector.number, &[Some(vector.fd())])
+        {
+            // The others can be shared; nothing stands in for this one.
+            Err(Error::Unsupported { .. }) if vector.number == 0 => {
+                Err(Error::no_vector(self.transport.describe().name.clone()))
+            }
+            told => told,
+        }
     }
 
     /// The vector that queue `queue` should use: one of its own, shared where there are fewer or the
@@ -167,18 +181,26 @@ impl Vectors {
         self.get(0)
     }
 
-    /// Delivers anew to those that were asked for: a function level reset stops delivery.
+    /// Delivers anew to vector 0 and to those that were asked for: a function level reset stops delivery.
+    /// One by one: what the host has no more for is off until it is asked for again, and the rest serve.
     ///
     /// # Errors
-    /// `Io`, `Lost`.
+    /// `Io`, also where the host has no interrupt for vector 0 any more; `Lost`.
     pub fn renew(&self) -> Result<()> {
-        let on = self.on();
-        let Some(last) = on.iter().rposition(Option::is_some) else {
-            return Ok(());
-        };
-        let given = on[..=last].iter();
-        let fds: Vec<_> = given.map(|v| v.as_ref().map(|v| v.fd())).collect();
-        self.transport.set_vectors(0, &fds)
+        let mut told = Ok(());
+        for (number, place) in (0..).zip(self.on().iter_mut()) {
+            let vector = match place.take() {
+                Some(vector) => vector,
+                None if number == 0 => Arc::new(Vector::new(0)?),
+                None => continue,
+            };
+            match self.give(&vector) {
+                Ok(()) => *place = Some(vector),
+                Err(Error::Unsupported { what }) => log::info!("{what}; its queues share one"),
+                Err(error) => told = told.and(Err(error)),
+            }
+        }
+        told
     }
 }
 
@@ -214,6 +236,7 @@ mod tests {
         assert_eq!(of(3, 6), [1, 2, 1, 2, 1, 2]);
         assert_eq!(of(1, 3), [0, 0, 0], "only that for faults");
         let error = Vectors::open(&host_with_vectors(5, 0), 64).unwrap_err();
-        assert_eq!(error.code(), Code::Unsupported);
+        assert_eq!(error.code(), Code::Io);
+        assert!(error.hint().unwrap().contains("/proc/interrupts"));
     }
 }

@@ -158,6 +158,10 @@ impl Card {
                 false => Err(libc::ENOSPC),
             };
         }
+        let mut given = (start..).zip(&fds).filter(|(_, fd)| fd.is_some());
+        if given.any(|(vector, _)| vector >= manners.to_be_given) {
+            return Err(libc::ENOSPC);
+        }
         self.taken.fetch_max(end, Ordering::SeqCst);
         let set = self.way.set_vectors(start, &fds);
         set.map(|()| 0).map_err(|error| errno(&error))

@@ -46,6 +46,8 @@ pub struct Manners {
     pub vectors: u32,
     /// Vectors that there are to be had.
     pub to_be_had: u32,
+    /// Those below this can be given to an eventfd: processors have vectors free for them.
+    pub to_be_given: u32,
     /// How it says that there are fewer: how many, or ENOSPC.
     pub says_how_many: bool,
     /// Vectors cannot be added (kernels before 6.5).
@@ -67,6 +69,7 @@ impl Default for Manners {
         Self {
             vectors: 33,
             to_be_had: 33,
+            to_be_given: 33,
             says_how_many: true,
             cannot_add: false,
             bar0: 256 << 10,
@@ -121,6 +124,13 @@ pub fn fail(number: u64) {
     CALLS.store(0, Ordering::SeqCst);
     FAILED.store(0, Ordering::SeqCst);
     FAILING.store(number, Ordering::SeqCst);
+}
+
+/// From now on so many vectors can be given to an eventfd.
+pub fn gives(vectors: u32) {
+    if let Some(played) = played().as_mut() {
+        played.manners.to_be_given = vectors;
+    }
 }
 
 /// How many requests since the last `fail`.

@@ -24,24 +24,27 @@ const BOTH: [Backend; 2] = [Backend::Group, Backend::Cdev];
 /// All that a client does: opens, copies there and home by interrupt, resets, closes.
 fn life(machine: &Machine, backend: Backend) -> Result<()> {
     let device = machine.open(backend)?;
-    {
-        let session = Session::new(&device)?;
-        let home = session.host_memory(8192, HostOptions::default())?;
-        let hbm = session.device_memory(4096)?;
-        let mut queue = session.queue(QueueOptions::default())?;
-        let text = b"there and home";
-        home.memory().write(0, text)?;
-        let seq = queue.submit(&[
-            copy(home.address(), hbm.address(), 64),
-            copy(hbm.address(), home.address() + 4096, 64),
-        ])?;
-        queue.completions().wait(seq, Some(SOON))?;
-        let mut read = [0; 14];
-        home.memory().read(4096, &mut read)?;
-        assert_eq!(&read, text);
-    }
+    there_and_home(&Session::new(&device)?)?;
     device.reset(ResetLevel::Function, 0, SOON)?;
     device.verify()
+}
+
+/// A session's life: something goes there and home.
+fn there_and_home(session: &Session) -> Result<()> {
+    let home = session.host_memory(8192, HostOptions::default())?;
+    let hbm = session.device_memory(4096)?;
+    let mut queue = session.queue(QueueOptions::default())?;
+    let text = b"there and home";
+    home.memory().write(0, text)?;
+    let seq = queue.submit(&[
+        copy(home.address(), hbm.address(), 64),
+        copy(hbm.address(), home.address() + 4096, 64),
+    ])?;
+    queue.completions().wait(seq, Some(SOON))?;
+    let mut read = [0; 14];
+    home.memory().read(4096, &mut read)?;
+    assert_eq!(&read, text);
+    Ok(())
 }
 
 #[test]
@@ -154,6 +157,66 @@ fn fewer_vectors_than_asked_serve_and_so_does_one() {
             drop((queues, gate, session, device));
             life(&machine, backend).unwrap();
             machine.nothing_is_left("with few vectors");
+        }
+    }
+}
+
+#[test]
+fn a_reset_serves_with_the_vectors_that_are_left_and_says_so_where_none_is() {
+    for cannot_add in [false, true] {
+        let machine = Machine::begin(Manners {
+            cannot_add,
+            ..Manners::default()
+        });
+        for backend in BOTH {
+            kernel::gives(33);
+            let device = machine.open(backend).unwrap();
+            let session = Session::new(&device).unwrap();
+            let options = QueueOptions::default;
+            let queues: Vec<_> = (0..4).map(|_| session.queue(options()).unwrap()).collect();
+            let vectors = device.vectors().unwrap();
+            assert_eq!(vectors.for_queue(4).unwrap().unwrap().number(), 5);
+            drop((queues, session));
+            kernel::gives(2);
+            device.reset(ResetLevel::Function, 0, SOON).unwrap();
+            let used = |queue| vectors.for_queue(queue).unwrap().unwrap().number();
+            assert_eq!([0, 1, 2, 3, 4].map(used), [1; 5]);
+            there_and_home(&Session::new(&device).unwrap()).unwrap();
+            kernel::gives(0);
+            let before = device.generation();
+            let error = device.reset(ResetLevel::Function, 0, SOON).unwrap_err();
+            assert_eq!(error.code(), Code::Io, "{error}");
+            assert!(error.hint().unwrap().contains("/proc/interrupts"));
+            assert!(device.generation() > before, "what was before is over");
+            kernel::gives(33);
+            device.reset(ResetLevel::Function, 0, SOON).unwrap();
+            assert!(device.events().unwrap().is_some());
+            there_and_home(&Session::new(&device).unwrap()).unwrap();
+            drop(device);
+            machine.nothing_is_left("resets with few vectors");
+        }
+    }
+}
+
+#[test]
+fn a_host_without_one_interrupt_is_told_what_to_do() {
+    let hosts = [(0, 33, false), (33, 0, true), (33, 0, false)];
+    for (to_be_had, to_be_given, says_how_many) in hosts {
+        for cannot_add in [false, true] {
+            let machine = Machine::begin(Manners {
+                to_be_had,
+                to_be_given,
+                says_how_many,
+                cannot_add,
+                ..Manners::default()
+            });
+            for backend in BOTH {
+                let error = machine.open(backend).unwrap_err();
+                assert_eq!(error.code(), Code::Io, "{error}");
+                let hint = error.hint().unwrap_or_default();
+                assert!(hint.contains("/proc/interrupts"), "{error}: {hint}");
+                machine.nothing_is_left("no vectors");
+            }
         }
     }
 }

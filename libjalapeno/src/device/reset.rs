@@ -29,7 +29,8 @@ impl Device {
     ///
     /// # Errors
     /// `Late` (go one level up), `NeedsReset` (the device says that it failed), `Unsupported`
-    /// (a level this path has not, or an observer), `Invalid`, `Lost`, `Forked`.
+    /// (a level this path has not, or an observer), `Invalid`, `Lost`, `Forked`. `Io` after the reset
+    /// where the host has no interrupt any more: reset again once it has.
     pub fn reset(&self, level: ResetLevel, queue: u32, within: Duration) -> Result<ResetReport> {
         let owner = self.owner()?;
         self.check()?;
@@ -68,12 +69,15 @@ impl Device {
             })?;
             self.wait_ready()?;
             self.accept_features()?;
-            if whole {
-                owner.vectors.renew()?;
-            }
         }
+        let renewed = match whole {
+            true => owner.vectors.renew(),
+            false => Ok(()),
+        };
+        // Also where vectors are missing: the reset was, and what was before it is over.
         let generation = self.registers.read::<GenerationRegister>()?.0;
         self.begin_generation(generation);
+        renewed?;
         Ok(ResetReport {
             level,
             took: begin.elapsed(),

@@ -7,7 +7,7 @@ use vfio_bindings::bindings::vfio;
 
 use super::uapi;
 use super::vfio::{absurd, refused};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pci::Function;
 
 const INDEX: u32 = vfio::VFIO_PCI_MSIX_IRQ_INDEX;
@@ -20,7 +20,8 @@ const AT_FIRST: u32 = 3;
 const MOST: u32 = 2048;
 
 /// Takes vectors without giving them anywhere yet, and says how many there can be: the kernel may have
-/// fewer than the device, and before 6.5 it cannot add to those that were taken first.
+/// fewer than the device, and before 6.5 it cannot add to those that were taken first. Where it adds them
+/// one by one the number is a bound: `give` finds out.
 pub(super) fn take(device: BorrowedFd<'_>, function: &Function, owns: bool) -> Result<u32> {
     let describe = |source| refused("describe interrupts of", function, source);
     let info = uapi::irq_info(device, INDEX).map_err(describe)?;
@@ -36,7 +37,10 @@ pub(super) fn take(device: BorrowedFd<'_>, function: &Function, owns: bool) -> R
             Ok(None) => break,
             Ok(Some(fewer)) if fewer < ask => ask = fewer,
             Ok(Some(_)) => return Err(absurd(function, "fewer vectors, but not fewer")),
-            Err(source) if source.raw_os_error() == Some(libc::ENOSPC) && ask > 1 => ask /= 2,
+            Err(source) if source.raw_os_error() == Some(libc::ENOSPC) => match ask {
+                1 => return Err(Error::no_vector(function.address.clone())),
+                _ => ask /= 2,
+            },
             Err(source) => return Err(refused("take vectors of", function, source)),
         }
     }
@@ -57,7 +61,7 @@ pub(super) fn give(
 ) -> io::Result<bool> {
     match uapi::set_eventfds(device, INDEX, first, eventfds) {
         Ok(fewer) => Ok(fewer.is_none()),
-        // One that was to be added.
+        // One that was to be added; or one that was reserved, since x86 takes a processor's vector only here.
         Err(source) if source.raw_os_error() == Some(libc::ENOSPC) => Ok(false),
         Err(source) => Err(source),
     }
