@@ -158,7 +158,7 @@ typedef struct jal_device_info {
     uint32_t version_minor;
     uint32_t queues;           /* queues the device has, queue 0 (management) included */
     uint32_t depth_max;        /* packets of the longest submission ring */
-    uint32_t vectors;          /* interrupt vectors */
+    uint32_t vectors;          /* most interrupt vectors: the host may have fewer; queues share then */
     uint32_t role;             /* JAL_ROLE_* */
     char name[256];
     char product[40];

@@ -182,7 +182,8 @@ impl Session {
         &self.core
     }
 
-    /// An in-order queue.
+    /// An in-order queue. Where the host has no interrupt vector for it alone (`DeviceInfo::vectors` is a
+    /// bound) it shares one; a vector that was asked for by number and cannot be had is `Unsupported`.
     ///
     /// # Errors
     /// `Invalid` for sizes that the device has not; `Unsupported` for a profile or a priority that it

@@ -36,7 +36,7 @@ pub struct Description {
     pub bars: [u64; 6],
     /// Areas of each BAR that can be mapped.
     pub mappable: [Vec<Area>; 6],
-    /// MSI-X vectors the function offers.
+    /// MSI-X vectors at most: a kernel that adds them one by one (Linux 6.5) may have fewer than the function.
     pub vectors: u32,
     /// Host addresses that mappings may use, ascending, bounds inclusive.
     pub iova_ranges: Vec<(u64, u64)>,

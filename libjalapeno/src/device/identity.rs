@@ -42,7 +42,8 @@ pub struct DeviceInfo {
     pub boot_id: u64,
     /// Who owned the device when this observer came; `None`: nobody, or that cannot be known.
     pub owner_pid: Option<u32>,
-    /// Interrupt vectors in use; 0 for an observer.
+    /// Most interrupt vectors that there can be; 0 for an observer. From Linux 6.5 on they are added one at a
+    /// time, and where the host has no more to give queues share those that it gave.
     pub vectors: u32,
     /// What the capability records say.
     pub capabilities: Capabilities,
