@@ -109,7 +109,7 @@ impl Session {
         }
         // While there is no queue: a scrub wants the device quiet.
         device.scrub()?;
-        let vector = device.vectors()?.for_queue(0)?;
+        let vector = device.vector_of(None, 0)?;
         let number = vector.as_ref().map_or(0, |vector| vector.number());
         let waker = Arc::new(Waker::new(vector, device.alarms())?);
         // Queues that share queue 0's vector sleep by its waker.
@@ -397,16 +397,7 @@ impl Core {
 
     /// The sleepers of a vector; queues that share a vector share them.
     fn waker(&self, wanted: Option<u32>, queue: u32) -> Result<Arc<Waker>> {
-        let vectors = self.device.vectors()?;
-        let vector = match wanted {
-            Some(number) => Some(vectors.get(number)?.ok_or_else(|| Error::Invalid {
-                what: format!("vector {number}: there are {}", vectors.count()),
-            })?),
-            None => vectors.for_queue(queue)?,
-        };
-        // Without ARM no queue interrupts: sleepers nap instead. Host interface 5.7.
-        let arms = self.device.info().features & 1 << Feature::Arm.code() != 0;
-        let vector = vector.filter(|_| arms);
+        let vector = self.device.vector_of(wanted, queue)?;
         let key = vector.as_ref().map(|vector| vector.number());
         let mut wakers = self.lock(&self.wakers);
         if let Some(waker) = wakers.get(&key).and_then(Weak::upgrade) {

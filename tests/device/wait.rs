@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use jalapeno::error::{Code, Error};
 use jalapeno::session::QueueOptions;
 use jalapeno::{Completions, Seq, Session};
+use jalapeno_hw::regs::Feature;
 use jalapeno_tests::invariants::{conserved, punctual};
 use jalapeno_tests::packet::{nop, signal, wait};
 use jalapeno_tests::stage::{by_sequence, delivering};
-use jalapeno_tests::{SOON, calmly, stage};
+use jalapeno_tests::{SOON, Stage, board_with, calmly, stage};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
@@ -131,6 +132,28 @@ fn several_waiters(session: &Session) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("the slowest after {slowest:?}: {counters:?}")),
     }
+}
+
+#[test]
+fn on_a_card_without_arm_no_queue_sleeps_by_a_vector_that_nobody_raises() {
+    calmly(|| {
+        let arm = 1 << Feature::Arm.code();
+        let stage = Stage::of(board_with(|options| options.features &= !arm));
+        let session = stage.session();
+        let begin = Instant::now();
+        for turn in 0..25 {
+            // One command of queue 0, and another when it is dropped.
+            let mut queue = by_sequence(&session, 4);
+            assert!(queue.completions().eventfd().is_none());
+            let seq = queue.submit_one(&nop(turn)).unwrap();
+            queue.completions().wait(seq, Some(SOON)).unwrap();
+        }
+        let took = begin.elapsed();
+        // Of 100 ms each, had they slept until the backstop.
+        assert!(took < Duration::from_millis(500), "{took:?}");
+        let vectors = stage.here().counters().vectors;
+        assert_eq!(vectors, 1, "that of faults and events");
+    });
 }
 
 /// Sleeps until a descriptor is readable; whether it was in time.

@@ -43,6 +43,8 @@ pub struct Options {
     pub uuid: Option<[u8; 16]>,
     /// Queues, queue 0 included: 1 to 64.
     pub queues: u32,
+    /// Feature bits that it offers, of those it knows.
+    pub features: u64,
     /// Interrupt vectors.
     pub vectors: u16,
     /// Whether config space offers them, by MSI-X.
@@ -67,6 +69,7 @@ impl Default for Options {
             seed: 1,
             uuid: None,
             queues: QUEUES_MOST,
+            features: crate::registers::FEATURES,
             vectors: 65,
             msix: true,
             bar0_bytes: BAR0_BYTES,

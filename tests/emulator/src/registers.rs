@@ -29,7 +29,7 @@ const PROFILE_END: u32 = PROFILE_OFFSET + PROFILE_RECORDS * 64;
 /// Where the telemetry page ends.
 const TELEMETRY_END: u32 = TELEMETRY_OFFSET + TELEMETRY_BYTES;
 
-/// Features this card offers.
+/// Features this card knows.
 pub const FEATURES: u64 = 1 << Feature::Arm.code()
     | 1 << Feature::Scrub.code()
     | 1 << Feature::Profile.code()
@@ -133,7 +133,7 @@ impl Card {
             Generation::OFFSET => self.generation.load(Ordering::Acquire),
             BootId::OFFSET => self.boot_id.load(Ordering::Acquire),
             Time::OFFSET => self.now(),
-            FeaturesOffered::OFFSET => FEATURES,
+            FeaturesOffered::OFFSET => self.options.features & FEATURES,
             FeaturesAccepted::OFFSET => self.features.load(Ordering::Relaxed),
             Control::OFFSET => self.control.load(Ordering::Relaxed).into(),
             Status::OFFSET => self.status().0.into(),
@@ -218,7 +218,8 @@ impl Card {
         match row.offset {
             FeaturesAccepted::OFFSET => {
                 let asked = merged(self.features.load(Ordering::Relaxed));
-                self.features.store(asked & FEATURES, Ordering::Relaxed);
+                let offered = self.options.features & FEATURES;
+                self.features.store(asked & offered, Ordering::Relaxed);
             }
             Control::OFFSET => self.write_control(Control(value)),
             Reset::OFFSET => self.write_reset(Reset(value)),
