@@ -364,8 +364,9 @@ impl Job {
                     k: length,
                 };
                 assert!(out.len() >= n * BLOCK && x.len() >= (n - 1) * k + first + length);
+                assert!(n < MANY || turned.len() >= length * BLOCK);
                 // SAFETY: the weights are private, or in the operand's checked extent; all are as
-                // long as was asserted.
+                // long as was asserted, and there are BLOCK rows at most.
                 unsafe {
                     if n < MANY {
                         tiles.add(level, &mut out, BLOCK);
@@ -431,7 +432,8 @@ unsafe fn turn(tiles: &Tiles, into: &mut [f32]) {
 /// out += weights x, the weights turned: columns of both are BLOCK apart.
 ///
 /// # Safety
-/// As [`Tiles::add`]; `out` has room for all columns.
+/// All activations are readable. `weights` holds `tiles.k` columns and `out` has room for `tiles.columns`,
+/// BLOCK apart, each of `tiles.rows`, which are BLOCK at most.
 #[expect(clippy::cast_possible_wrap, reason = "lengths of vectors in memory")]
 unsafe fn multiply(tiles: &Tiles, weights: &[f32], out: &mut [f32]) {
     // SAFETY: the caller's promise.
