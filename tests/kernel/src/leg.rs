@@ -188,3 +188,63 @@ fn ask(script: &Path, things: &[&str]) -> Result<(), Unprepared> {
         _ => Err(failed(format!("{status}; {last}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Unprepared, ask};
+    use std::fs::{create_dir_all, remove_dir_all, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::{Mutex, PoisonError};
+
+    /// A script that another thread's child inherits while it is written could not be run.
+    static TURN: Mutex<()> = Mutex::new(());
+
+    /// What comes of a script with these lines, asked for two things.
+    fn asked(name: &str, lines: &str) -> Result<(), Unprepared> {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = format!("jalapeno-leg-{}-{name}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        create_dir_all(&folder).unwrap();
+        let script = folder.join("fetch");
+        write(&script, format!("#!/bin/sh\n{lines}\n")).unwrap();
+        set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+        let said = ask(&script, &["qemu", "guest"]);
+        remove_dir_all(&folder).unwrap();
+        said
+    }
+
+    #[test]
+    fn a_script_that_ends_well_was_asked_for_everything() {
+        let said = asked("well", r#"echo talk >&2; [ "$*" = 'qemu guest' ]"#);
+        assert!(said.is_ok(), "{said:?}");
+    }
+
+    #[test]
+    fn what_is_not_to_be_had_is_skipped_for_the_reason_that_the_script_gives() {
+        let skipped = "echo first >&2; echo 'fetch: skipped: no network here' >&2; exit 77";
+        match asked("skips", skipped) {
+            Err(Unprepared::Skipped(why)) => assert_eq!(why, "no network here"),
+            other => panic!("{other:?}"),
+        }
+        match asked("says-it-oddly", "echo none >&2; exit 77") {
+            Err(Unprepared::Skipped(why)) => assert_eq!(why, "none"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn any_other_end_is_a_failure_with_the_scripts_last_line() {
+        for end in ["exit 1", "exit 76", "kill -9 $$"] {
+            let lines = format!("echo first >&2; echo 'skipped: not this way' >&2; {end}");
+            match asked("fails", &lines) {
+                Err(Unprepared::Failed(why)) => {
+                    assert!(why.ends_with("; skipped: not this way"), "{why}");
+                    assert!(why.contains(r#"fetch ["qemu", "guest"]"#), "{why}");
+                }
+                other => panic!("{end}: {other:?}"),
+            }
+        }
+        let absent = ask(std::path::Path::new("/nowhere/fetch"), &[]);
+        assert!(matches!(absent, Err(Unprepared::Failed(_))), "{absent:?}");
+    }
+}
