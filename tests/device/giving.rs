@@ -94,7 +94,7 @@ fn sleepers_are_woken_when_the_host_asks_and_jobs_may_still_end() {
     std::thread::scope(|scope| {
         let sleeper = || {
             asleep.soon();
-            completions.wait(seq, None)
+            completions.wait(seq, Some(2 * SOON)) // so that a story that fails ends
         };
         let sleepers = [(); 4].map(|()| scope.spawn(sleeper));
         // Who comes later knows of the wish, and waits for its job.
