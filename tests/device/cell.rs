@@ -167,13 +167,13 @@ struct Scene<'a> {
 /// Plays one cell.
 pub fn play(stage: &Stage, row: &Row, cell: &Cell) {
     calmly(|| {
-        stage.here().calm(); // where a try was not
+        stage.mischief().calm(); // where a try was not
         play_once(stage, row, cell);
     });
 }
 
 fn play_once(stage: &Stage, row: &Row, cell: &Cell) {
-    let before = Invariants::before(stage);
+    let before = Invariants::as_it_is(stage);
     let session = stage.session();
     let host = session.host_memory(4096, HostOptions::default()).unwrap();
     let mut scene = Scene {
@@ -190,7 +190,7 @@ fn play_once(stage: &Stage, row: &Row, cell: &Cell) {
     };
     println!("{} {cell:?}", row.number);
     scene.play(row, cell, &before);
-    stage.here().calm();
+    stage.mischief().calm();
     drop(scene);
     before.nothing_is_left(stage);
 }
@@ -214,8 +214,8 @@ impl Scene<'_> {
         let first = self.victim.last().0;
         let last = self.submit_jobs(row.mishap, hit, depth);
         let limit = match end {
-            End::Silence | End::Unsaid | End::Standstill => PATIENCE,
-            _ => Duration::from_secs(1),
+            End::Silence | End::Unsaid | End::Standstill => self.stage.time(PATIENCE),
+            _ => self.stage.time(Duration::from_secs(1)),
         };
         let (verdict, took) = self.wait(row.mishap, cell.waiting, last, limit, end);
         if let End::DoneAfter(code) = end
@@ -232,20 +232,20 @@ impl Scene<'_> {
         let mut jobs: Vec<Packet> = (1..depth).map(|_| nop(0)).collect();
         jobs.push(copy(self.host.address(), self.hbm.address(), 4096));
         let job = &mut jobs[usize::try_from(hit - 1).unwrap()];
-        let board = self.stage.here();
+        let mischief = self.stage.mischief();
         match mishap {
             Mishap::Unmapped => *job = copy(NOWHERE, self.hbm.address(), 64),
             Mishap::Fault(fault) => {
                 if fault.row().unit == Unit::Interrupt {
                     // Long enough that nobody polls any more.
                     *job = wait(self.slow.address(), 1);
-                    board.fault(fault);
+                    mischief.fault(fault);
                 } else {
-                    job.deadline = self.session.ticks_in(DEADLINE).unwrap().0;
-                    if !matches!(fault, Fault::JustInTime | Fault::JustLate) {
-                        job.deadline = 0;
+                    mischief.fault_at(fault, hit);
+                    if matches!(fault, Fault::JustInTime | Fault::JustLate) {
+                        let deadline = self.stage.time(DEADLINE);
+                        job.deadline = self.session.ticks_in(deadline).unwrap().0;
                     }
-                    board.fault_at(fault, hit);
                 }
             }
         }
@@ -262,11 +262,11 @@ impl Scene<'_> {
         end: End,
     ) -> (Result<()>, Duration) {
         let side = &self.victim.side;
-        let slow = &self.slow;
+        let (slow, stage) = (&self.slow, self.stage);
         let ((), took) = std::thread::scope(|scope| {
             if matches!(mishap, Mishap::Fault(fault) if fault.row().unit == Unit::Interrupt) {
                 scope.spawn(|| {
-                    std::thread::sleep(Duration::from_millis(3));
+                    std::thread::sleep(stage.time(Duration::from_millis(3)));
                     slow.signal(1).unwrap();
                 });
             }
@@ -277,7 +277,7 @@ impl Scene<'_> {
             })
         });
         if let End::DoneAfter(_) = end {
-            assert!(took < 5 * BACKSTOP, "found after {took:?}");
+            assert!(took < self.stage.time(5 * BACKSTOP), "found after {took:?}");
         }
         (side.wait(last, Some(Duration::ZERO)), took)
     }

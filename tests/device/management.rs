@@ -18,21 +18,21 @@ const LIMIT: Duration = Duration::from_millis(2500);
 /// works and nothing of the last one.
 fn meet(stage: &Stage, fault: Fault, expected: &[Option<Code>]) {
     calmly(|| {
-        stage.here().calm(); // where a try was not
+        stage.mischief().calm(); // where a try was not
         meet_once(stage, fault, expected);
     });
 }
 
 fn meet_once(stage: &Stage, fault: Fault, expected: &[Option<Code>]) {
-    let before = Invariants::before(stage);
+    let before = Invariants::as_it_is(stage);
     let session = stage.session();
-    stage.here().fault(fault);
+    stage.mischief().fault(fault);
     let (made, _) = punctual(LIMIT, || session.queue(Default::default()));
     let code = made.as_ref().err().map(jalapeno::Error::code);
     assert!(expected.contains(&code), "{fault:?}: {made:?}");
     drop(made);
     drop(session);
-    stage.here().calm();
+    stage.mischief().calm();
     before.nothing_is_left(stage);
     let session = stage.session();
     let mut queue = by_sequence(&session, 4);
@@ -74,7 +74,7 @@ fn a_session_that_cannot_close_its_queues_resets_the_device_on_its_way_out() {
     let Some(stage) = Stage::that_misbehaves(story!()) else {
         return;
     };
-    drop(stage.session());
+    stage.warm_up();
     for fault in [Fault::EngineStops, Fault::FirmwareCrash] {
         meet(&stage, fault, &[Some(Code::Timeout)]);
     }
@@ -86,19 +86,19 @@ fn where_even_the_reset_fails_the_device_is_cut_off_from_memory() {
     let Some(stage) = Stage::that_misbehaves(story!()) else {
         return;
     };
-    drop(stage.session());
+    stage.warm_up();
     let before = Invariants::before(&stage);
-    let session = stage.session();
+    let session = stage.owner();
     let mut queue = by_sequence(&session, 4);
     let side = queue.completions().clone();
-    stage.here().fault(Fault::EngineStops);
+    stage.mischief().fault(Fault::EngineStops);
     let seq = queue.submit_one(&nop(1)).unwrap();
     let late = side.wait(seq, Some(Duration::from_millis(20)));
     assert_eq!(late.unwrap_err().code(), Code::Timeout);
-    (1..30).for_each(|at| stage.here().fault_at(Fault::ResetFails, at));
+    (1..30).for_each(|at| stage.mischief().fault_at(Fault::ResetFails, at));
     let close = || drop((queue, side, session));
     punctual(2 * LIMIT, close);
-    stage.here().calm();
+    stage.mischief().calm();
     before.nothing_is_left(&stage);
     // The next owner finds it as it is, and a reset that works mends it.
     let device = stage.open();

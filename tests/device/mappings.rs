@@ -24,7 +24,7 @@ fn works(session: &Session) {
 
 #[test]
 fn memory_that_the_client_shrinks_fails_its_own_job_and_the_card_serves_on() {
-    let Some(stage) = Stage::that_misbehaves(story!()) else {
+    let Some(stage) = Stage::that_counts(story!()) else {
         return;
     };
     let session = stage.session();
@@ -57,7 +57,7 @@ fn memory_that_the_client_shrinks_fails_its_own_job_and_the_card_serves_on() {
 
 #[test]
 fn wrong_mappings_are_refused_one_by_one_and_the_stream_stays_in_step() {
-    let Some(stage) = Stage::that_misbehaves(story!()) else {
+    let Some(stage) = Stage::that_counts(story!()) else {
         return;
     };
     let session = stage.session();

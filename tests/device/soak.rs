@@ -86,10 +86,11 @@ fn work_at_a_tenth_of_a_per_cent_of_mishaps_is_accounted_for_to_the_job() {
     };
     // JALAPENO_SOAK=10000000 soaks for half a minute.
     let wanted = std::env::var("JALAPENO_SOAK");
-    let goal: u64 = wanted.map_or(150_000, |jobs| jobs.parse().expect("a number of jobs"));
+    let ordinary = stage.rounds(150_000).into();
+    let goal: u64 = wanted.map_or(ordinary, |jobs| jobs.parse().expect("a number of jobs"));
     let seed = 0x5EED_0001;
     let mut dice = Dice(seed);
-    drop(stage.owner());
+    stage.warm_up();
     let before = Invariants::before(&stage);
     let session = stage.owner();
     let (mut queue, mut tally) = fresh(&session);
@@ -98,9 +99,10 @@ fn work_at_a_tenth_of_a_per_cent_of_mishaps_is_accounted_for_to_the_job() {
     let begin = Instant::now();
     while books.submitted + queue.completions().submitted().0 < goal {
         let batch = 1 + dice.roll(128);
-        if dice.roll(1000) < batch {
+        let mishap = dice.roll(1000) < batch;
+        if mishap {
             let fault = MISHAPS[usize::try_from(dice.roll(MISHAPS.len() as u64)).unwrap()];
-            stage.here().fault_at(fault, 1 + dice.roll(batch));
+            stage.mischief().fault_at(fault, 1 + dice.roll(batch));
             mishaps += 1;
         }
         let first = queue.completions().submitted().0 + 1;
@@ -108,7 +110,7 @@ fn work_at_a_tenth_of_a_per_cent_of_mishaps_is_accounted_for_to_the_job() {
         let told = queue.submit(&jobs).and_then(|last| {
             queue
                 .completions()
-                .wait(last, Some(Duration::from_millis(15)))
+                .wait(last, Some(stage.time(Duration::from_millis(15))))
         });
         let mended = match told {
             Ok(()) => Ok(()),
@@ -116,7 +118,9 @@ fn work_at_a_tenth_of_a_per_cent_of_mishaps_is_accounted_for_to_the_job() {
             Err(Error::Fault(_) | Error::Cancelled | Error::Stopped) => queue.resume(),
             Err(error) => Err(error),
         };
-        stage.here().calm();
+        if mishap {
+            stage.mischief().calm();
+        }
         let reaped = tally.reap(queue.completions());
         match mended {
             Ok(()) if reaped.is_ok() => {}
@@ -133,7 +137,10 @@ fn work_at_a_tenth_of_a_per_cent_of_mishaps_is_accounted_for_to_the_job() {
     books.close(&queue, tally);
     assert_eq!(books.submitted, books.ended, "seed {seed:#x}");
     assert!(mishaps > goal / 2000, "{mishaps}");
-    assert!(books.queues > 5, "some broke the specification");
+    assert!(
+        books.queues > u64::from(stage.rounds(5)),
+        "some broke the specification"
+    );
     assert!(books.done > goal * 9 / 10, "most of the work was done");
     println!(
         "= soak, seed {seed:#x}: {} jobs, {mishaps} mishaps, {} queues, {:?}",
@@ -151,7 +158,7 @@ fn resets_under_load_end_every_job_once_and_work_goes_on() {
         const RESETS: u32 = 40;
         alone!();
         let stage = stage();
-        drop(stage.owner());
+        stage.warm_up();
         let before = Invariants::before(&stage);
         let session = stage.owner();
         let over = AtomicBool::new(false);

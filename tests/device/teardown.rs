@@ -199,9 +199,7 @@ fn a_reset_that_somebody_else_did_is_seen_by_whoever_waits() {
         let session = Session::new(&device).unwrap();
         let gate = session.fence(0).unwrap();
         let (queue, completions) = in_flight(&session, &gate, 10);
-        let card = stage.here().card();
-        let number = card.begin_reset(ResetLevel::Device, 0).unwrap();
-        assert!(card.wait_for(number, SOON));
+        stage.mischief().reset();
         let limit = Duration::from_secs(1);
         let (outcome, _) = punctual(limit, || completions.wait(Seq(10), Some(limit)));
         assert_eq!(outcome.unwrap_err().code(), Code::Stale);
@@ -225,10 +223,10 @@ fn firmware_that_restarts_itself_is_a_reset_that_somebody_else_did() {
             return;
         };
         let before = Invariants::before(&stage);
-        let session = stage.session();
+        let session = stage.owner();
         let mut queue = delivering(&session, 32);
         let completions = queue.completions().clone();
-        stage.here().fault_at(Fault::FirmwareRestart, 5);
+        stage.mischief().fault_at(Fault::FirmwareRestart, 5);
         queue
             .submit(&(1..=10).map(nop).collect::<Vec<_>>())
             .unwrap();
@@ -344,7 +342,7 @@ fn an_owner_killed_at_any_step_is_let_go_of_within_a_second() {
         return owner(&name, &stay);
     }
     let stage = stage();
-    drop(stage.owner());
+    stage.warm_up();
     let before = Invariants::before(&stage);
     let mut longest = Duration::ZERO;
     // Behind a kernel an opening has a reset in it, and a closing one more and perhaps a scrub.

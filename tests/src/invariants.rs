@@ -16,6 +16,8 @@ use crate::stage::{LET_GO, SOON, Stage, let_go};
 pub const GRACE: Duration = Duration::from_millis(50);
 /// What a thread of the library's own has to say is said within this.
 const SAID: Duration = Duration::from_secs(2);
+/// As many as the queues of a story sleep by, at most.
+const VECTORS: u32 = 8;
 /// What the allocator may keep for itself.
 const KEPT: u64 = 2 << 20;
 
@@ -97,6 +99,24 @@ impl Invariants {
     #[must_use]
     pub fn before(stage: &Stage) -> Self {
         let_go();
+        Self::now(stage)
+    }
+
+    /// The state to come back to, with a card in it that stays open from story to story.
+    #[must_use]
+    pub fn as_it_is(stage: &Stage) -> Self {
+        if stage.board().is_none() {
+            // Eventfds are made when they are first asked for, and stay with the open card.
+            let device = stage.device();
+            let vectors = device.vectors().expect("owned");
+            for number in 0..vectors.count().min(VECTORS) {
+                vectors.get(number).expect("a vector");
+            }
+        }
+        Self::now(stage)
+    }
+
+    fn now(stage: &Stage) -> Self {
         events::listen();
         let _ = events::take();
         Self {

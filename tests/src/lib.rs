@@ -6,6 +6,7 @@ pub mod alone;
 pub mod asleep;
 pub mod events;
 pub mod invariants;
+pub mod mischief;
 pub mod packet;
 pub mod shared;
 pub mod stage;

@@ -17,6 +17,8 @@ use jalapeno_emulator::board::Board;
 use jalapeno_emulator::identity::Options;
 use jalapeno_stopwatch::Stopwatch;
 
+use crate::mischief::Mischief;
+
 /// Long enough for anything that works, on a machine with better things to do.
 pub const SOON: Duration = Duration::from_secs(60);
 /// An owner that left is let go of within this.
@@ -115,13 +117,25 @@ impl Stage {
         }
     }
 
-    /// A board that misbehaves on request; `None` where the stories play on a card that is there
-    /// already, and then the skip is noted.
+    /// A card that misbehaves on request; `None` where the stories play on one that is there already
+    /// and obeys nobody here, and then the skip is noted.
     #[must_use]
     pub fn that_misbehaves(story: &str) -> Option<Self> {
         let stage = stage();
+        if Mischief::on(&stage).is_none() {
+            skip(story, "needs a card that misbehaves on request");
+            return None;
+        }
+        Some(stage)
+    }
+
+    /// A board that tells what it counts; `None` where the stories play on a card that is there
+    /// already, and then the skip is noted.
+    #[must_use]
+    pub fn that_counts(story: &str) -> Option<Self> {
+        let stage = stage();
         if stage.board.is_none() {
-            skip(story, "needs a board that misbehaves on request");
+            skip(story, "needs a board whose regions are counted");
             return None;
         }
         Some(stage)
@@ -167,10 +181,33 @@ impl Stage {
         }
     }
 
-    /// The board of a stage that misbehaves.
+    /// The board of a stage that counts.
     #[must_use]
     pub fn here(&self) -> &Board {
         self.board.as_ref().expect("this stage has a board")
+    }
+
+    /// What has a card that misbehaves do so.
+    #[must_use]
+    pub fn mischief(&self) -> Mischief<'_> {
+        Mischief::on(self).expect("this stage's card misbehaves on request")
+    }
+
+    /// Which part of a campaign to play, where it is played in parts: elsewhere others are.
+    #[must_use]
+    pub fn turn(&self) -> usize {
+        let turn = std::env::var("JALAPENO_TURN").unwrap_or_default();
+        turn.parse().unwrap_or(0)
+    }
+
+    /// A time that the card and the host are given for what is not to come, or for what is to be over
+    /// before: where both are emulated on a busy machine ten times what does on a board.
+    #[must_use]
+    pub fn time(&self, on_a_board: Duration) -> Duration {
+        match self.board {
+            Some(_) => on_a_board,
+            None => 10 * on_a_board,
+        }
     }
 
     /// Kills the board, as `kill -9` would.
@@ -223,6 +260,14 @@ impl Stage {
     #[must_use]
     pub fn session(&self) -> Session {
         Session::new(&self.device()).expect("a session")
+    }
+
+    /// Makes what is only ever made once, before anything is counted. Behind a kernel, where an opening
+    /// is a reset, what is counted allows for it.
+    pub fn warm_up(&self) {
+        if self.board.is_some() {
+            drop(self.owner());
+        }
     }
 
     /// A session of an owner that comes now, and that leaves with the session.

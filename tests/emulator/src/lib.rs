@@ -29,6 +29,7 @@ mod manage;
 pub mod memory;
 mod misbehave;
 mod operands;
+pub mod orders;
 pub mod pci;
 pub mod profile;
 pub mod queue;

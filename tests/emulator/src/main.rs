@@ -3,12 +3,14 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use jalapeno_emulator::board::Board;
 use jalapeno_emulator::faults::{Order, TABLE};
 use jalapeno_emulator::identity::Options;
+use jalapeno_emulator::orders;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -16,7 +18,7 @@ use nix::sys::signal::{SigSet, Signal};
 ///
 /// Prints one line when it is ready and ends on SIGTERM or SIGINT. On SIGUSR1 it prints a line
 /// with what it counted: messages by command, function level resets, doorbells where each is a
-/// message, launches by kernel.
+/// message, launches by kernel. With --orders it also does what it reads on its input.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -57,6 +59,10 @@ struct Arguments {
     /// Misbehave: NAME at its Nth event; may be given several times.
     #[arg(long, value_name = "NAME@N")]
     fault: Vec<Order>,
+    /// Take orders on the input while serving, a line each: `fault NAME@N`, `calm`, `reset`. Each is
+    /// answered by a line, `done ORDER` or `refused WHY`.
+    #[arg(long)]
+    orders: bool,
     /// Print every fault and end.
     #[arg(long)]
     list_faults: bool,
@@ -125,6 +131,11 @@ fn serve(arguments: Arguments) -> Result<(), String> {
     let uuid = text(&board.card().identity.uuid);
     // Nobody may be reading: serving matters more than saying so.
     let _ = writeln!(std::io::stdout(), "serving {uuid} on {}", socket.display());
+    if arguments.orders {
+        let card = Arc::clone(board.card());
+        // It ends with the process: nobody waits for a reader of the input.
+        std::thread::spawn(move || orders::take(&card, std::io::stdin().lock(), std::io::stdout()));
+    }
     loop {
         let signal = signals.wait().map_err(|error| format!("wait: {error}"))?;
         if signal != Signal::SIGUSR1 {

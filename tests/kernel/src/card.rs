@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
@@ -35,11 +35,12 @@ impl Card {
         let said = folder.join(format!("card{number}.log"));
         let log = File::create(&said)?;
         let mut arguments = vec!["--socket".to_owned(), socket.display().to_string()];
+        arguments.push("--orders".to_owned());
         arguments.extend(more.iter().map(|word| (*word).to_owned()));
         let mut held = Held::start(
             &program,
             &arguments,
-            [Stdio::null(), log.try_clone()?.into(), Stdio::from(log)],
+            [Stdio::piped(), log.try_clone()?.into(), Stdio::from(log)],
         )?;
         let started = Instant::now();
         while !socket.exists() {
@@ -74,31 +75,52 @@ impl Card {
         Ok(serde_json::from_value(self.count()?["resets"].clone())?)
     }
 
+    /// Orders it to do something (`fault NAME@N`, `calm`, `reset`), and waits until it is done.
+    ///
+    /// # Errors
+    /// What it says against it.
+    pub fn order(&mut self, order: &str) -> io::Result<()> {
+        let answers = ["done ", "refused "];
+        let before = self.said(&answers)?.len();
+        let input = self.emulator.0.stdin.as_mut();
+        let input = input.ok_or_else(|| io::Error::other("the emulator has no input"))?;
+        input.write_all(format!("{order}\n").as_bytes())?;
+        match self.answer(&answers, before)? {
+            answer if answer == format!("done {order}") => Ok(()),
+            answer => Err(io::Error::other(format!("{order}: {answer}"))),
+        }
+    }
+
     /// What it counted until now.
     fn count(&self) -> io::Result<Value> {
-        let before = self.counted()?.len();
+        let before = self.said(&["counted "])?.len();
         let pid = i32::try_from(self.emulator.0.id()).map_err(io::Error::other)?;
         kill(Pid::from_raw(pid), Signal::SIGUSR1)?;
+        let line = self.answer(&["counted "], before)?;
+        Ok(serde_json::from_str(line.trim_start_matches("counted "))?)
+    }
+
+    /// The next line that begins so, after the first `before` of them.
+    fn answer(&self, heads: &[&str], before: usize) -> io::Result<String> {
         let started = Instant::now();
         while started.elapsed() < UP_BY {
-            if let Some(line) = self.counted()?.get(before) {
-                return Ok(serde_json::from_str(line)?);
+            if let Some(line) = self.said(heads)?.into_iter().nth(before) {
+                return Ok(line);
             }
             thread::sleep(Duration::from_millis(2));
         }
-        Err(io::Error::other(
-            "the emulator does not say what it counted",
-        ))
+        let words = format!("the emulator says nothing that begins with {heads:?}");
+        Err(io::Error::other(words))
     }
 
-    /// What it said of its counters, each time it was asked.
-    fn counted(&self) -> io::Result<Vec<String>> {
+    /// The lines that it said until now that begin so.
+    fn said(&self, heads: &[&str]) -> io::Result<Vec<String>> {
         let said = std::fs::read_to_string(&self.log)?;
         let whole = said
             .split_inclusive('\n')
             .filter(|line| line.ends_with('\n'));
-        let counted = whole.filter_map(|line| line.strip_prefix("counted "));
-        Ok(counted.map(|line| line.trim_end().to_owned()).collect())
+        let own = whole.filter(|line| heads.iter().any(|head| line.starts_with(head)));
+        Ok(own.map(|line| line.trim_end().to_owned()).collect())
     }
 
     /// The `-device` argument of a root port of its own.

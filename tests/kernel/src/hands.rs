@@ -1,6 +1,7 @@
 //! The hands at a running machine: what the guest asks of its host by `HOST` lines.
 //!
-//! `HOST plug N` · `HOST unplug N` · `HOST kill N`, N the number of a card.
+//! `HOST plug N` · `HOST unplug N` · `HOST kill N`, N the number of a card. `HOST tell N ORDER` passes
+//! an order on to the card's emulator (`fault NAME@K`, `calm`, `reset`), and is answered by `SEEN`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -58,13 +59,20 @@ impl Hands {
         ["-qmp".to_owned(), place]
     }
 
+    /// Whether the guest waits for the answer to these words.
+    #[must_use]
+    pub fn answers(words: &str) -> bool {
+        words.starts_with("tell ")
+    }
+
     /// Does what the guest asks.
     ///
     /// # Errors
     /// Why it cannot be done.
     pub fn obey(&mut self, words: &str) -> io::Result<()> {
-        let unknown = || io::Error::other("plug, unplug or kill, and a card's number");
-        let (verb, number) = words.split_once(' ').ok_or_else(unknown)?;
+        let unknown = || io::Error::other("plug, unplug, kill or tell, and a card's number");
+        let (verb, rest) = words.split_once(' ').ok_or_else(unknown)?;
+        let (number, order) = rest.split_once(' ').unwrap_or((rest, ""));
         let number: usize = number.parse().map_err(|_| unknown())?;
         let card = self.cards.get_mut(number).ok_or_else(unknown)?;
         match verb {
@@ -85,6 +93,7 @@ impl Hands {
                 Ok(())
             }
             "kill" => card.kill(),
+            "tell" => card.order(order),
             _ => Err(unknown()),
         }
     }

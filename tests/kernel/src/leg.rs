@@ -155,6 +155,12 @@ impl Leg {
         ask(&home().join("build"), self.built)
     }
 
+    /// Its place among the legs: which part of a campaign it plays that others play other parts of.
+    pub fn turn(&self) -> usize {
+        let own = |leg: &Self| leg.name == self.name;
+        LEGS.iter().position(own).unwrap_or_default()
+    }
+
     /// Whether a name given on the command line means this leg.
     pub fn is_meant_by(&self, name: &str) -> bool {
         name == self.name || name == self.family || name == "all"

@@ -163,13 +163,15 @@ impl Machine<'_> {
                         writeln!(kept, "{case}")?;
                         report.line(&case);
                     }
-                    if let (Some(answers), true) = (&mut answers, Marks::is_one(&line)) {
-                        answers.write_all(Marks::SEEN)?;
-                    }
-                    if let Some(words) = line.strip_prefix("HOST ")
+                    let asked = line.strip_prefix("HOST ");
+                    if let Some(words) = asked
                         && let Err(why) = hands.obey(words)
                     {
                         report.line(&format!("CASE host fail {words}: {why}"));
+                    }
+                    let waits = Marks::is_one(&line) || asked.is_some_and(Hands::answers);
+                    if let (Some(answers), true) = (&mut answers, waits) {
+                        answers.write_all(Marks::SEEN)?;
                     }
                     if hangs && line.starts_with("DONE ") {
                         break "turned off".to_owned();

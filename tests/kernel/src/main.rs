@@ -418,12 +418,13 @@ fn userland(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<u8>> {
     };
     let settings = format!(
         "KERNEL={}\nBOOT={}\nBACKEND={}\nDRIVER={driver}\nBIND='{}'\nCARD={CARD}\nCARDS={}\n\
-         MODULES='{}{last_module} {}'\nEXPECT_RELEASE={}\n",
+         TURN={}\nMODULES='{}{last_module} {}'\nEXPECT_RELEASE={}\n",
         leg.family,
         boot.name,
         leg.backend,
         boot.bind,
         boot.cards,
+        leg.turn() + usize::from(boot.driver == Driver::Shim) * LEGS.len(),
         leg.modules.join(" "),
         beside.join(" "),
         release.trim(),
