@@ -53,7 +53,8 @@ impl Tallies {
             self.tell(&place, &alone("openings", outcome, words));
         }
         for (leg, together) in std::mem::take(&mut self.together) {
-            self.tell(leg, &together.same_card().into_iter().collect::<Vec<_>>());
+            let shown = [together.same_card(), together.shims_share()];
+            self.tell(leg, &shown.into_iter().flatten().collect::<Vec<_>>());
             for line in together.openings() {
                 println!("     {leg}: {line}");
             }

@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use jalapeno::dma::{HostMemory, HostOptions, Pages};
-use jalapeno::hw::packets::{Opcode, Packet, header};
-use jalapeno::{Device, Queue, QueueOptions, Role, Session};
+use jalapeno::hw::packets::{Opcode, Packet, WaitOp, header};
+use jalapeno::{Device, QueueOptions, Role, Session};
 
-use crate::{SOON, device, ioctl, let_go, open, session};
+use crate::{SOON, device, ioctl, let_go, open, packet, session};
 
-/// What an opening costs beyond the reset's 100 ms, at most; emulated, where every instruction is.
+/// What the specification gives a function level reset, and an opening beyond it at most, in a machine
+/// where every instruction is emulated.
+const RESET: Duration = Duration::from_millis(100);
 const OPENING: Duration = Duration::from_millis(20);
 
 fn nop() -> Packet {
@@ -48,19 +50,31 @@ pub fn polled_commands_send_no_message(card: &str) -> String {
 pub fn sleepers_send_none_but_the_vectors_masks(card: &str) -> String {
     const WAITS: u64 = 20;
     let session = session(card);
+    let gate = session.fence(0).expect("a fence");
     let mut queue = session.queue(QueueOptions::default()).expect("a queue");
-    let one = |queue: &mut Queue| {
-        let seq = queue.submit_one(&nop()).expect("submitted");
+    let vectors = session.device().vectors().expect("vectors");
+    let vector = vectors.for_queue(queue.number());
+    let vector = vector.expect("delivered").expect("a vector");
+    // Nobody polls until the interrupt has come.
+    let mut sleep_for = |value: u64| {
+        let mut wait = packet(Opcode::Wait, [gate.address().0, value, 0, 0, 0]);
+        wait.header = header(Opcode::Wait, WaitOp::AtLeast as u32);
+        let seq = queue.submit_one(&wait).expect("submitted");
+        queue.completions().arm(seq).expect("armed");
+        gate.signal(value).expect("signalled");
+        assert!(vector.sleep(None, SOON), "wait {value}: no interrupt");
+        assert_eq!(vector.take(), 1, "wait {value}: interrupts");
         queue.completions().wait(seq, Some(SOON)).expect("done");
     };
-    one(&mut queue);
+    sleep_for(1);
     mark("sleepers begin");
-    for _ in 0..WAITS {
-        one(&mut queue);
-    }
+    (2..WAITS + 2).for_each(&mut sleep_for);
     // Masked and unmasked once each.
-    mark(&format!("sleepers end {} {WAITS} waits", 2 * WAITS));
-    format!("{WAITS} waits between two marks")
+    mark(&format!(
+        "sleepers end {} {WAITS} waits, each ended by an interrupt",
+        2 * WAITS
+    ));
+    format!("{WAITS} interrupts between two marks")
 }
 
 /// 64 MiB in small pages, and in huge ones.
@@ -113,6 +127,10 @@ fn scrub(card: &str) -> Option<Duration> {
 pub fn an_opening_is_quick_beside_its_reset(card: &str) -> String {
     messages_of_an_opening(card);
     let mut best = (Duration::MAX, Duration::ZERO, Duration::ZERO);
+    let verdict = |time: Duration| match time <= OPENING {
+        true => "within",
+        false => "beyond",
+    };
     for attempt in 0..12 {
         if attempt >= 4 && best.0 < STARVED {
             break;
@@ -120,7 +138,6 @@ pub fn an_opening_is_quick_beside_its_reset(card: &str) -> String {
         let _ = ioctl::longest();
         let begin = Instant::now();
         let device = Device::open(card, Role::Compute).expect("it opens");
-        let opened = begin.elapsed();
         let resets = ioctl::longest();
         let session = Session::new(&device).expect("a session");
         let mut queue = session.queue(QueueOptions::default()).expect("a queue");
@@ -129,22 +146,24 @@ pub fn an_opening_is_quick_beside_its_reset(card: &str) -> String {
         let all = begin.elapsed();
         let rest = all.saturating_sub(resets);
         if rest < best.0 {
-            best = (rest, opened, resets);
+            best = (rest, all, resets);
         }
     }
-    let (rest, opened, resets) = best;
+    let (rest, all, resets) = best;
     assert!(rest < STARVED, "{rest:?} beside the kernel's reset");
-    let verdict = if rest <= OPENING { "within" } else { "beyond" };
-    println!("FIGURE opening-rest-us {}", rest.as_micros());
+    let beyond = all.saturating_sub(RESET);
+    println!("FIGURE opening-us {}", all.as_micros());
     println!("FIGURE opening-reset-us {}", resets.as_micros());
     if let Some(took) = scrub(card) {
         println!("FIGURE scrub-us {}", took.as_micros());
     }
+    let millis = |time: Duration| time.as_secs_f64() * 1e3;
     format!(
-        "{:.1} ms {verdict} {} ms, beside {:.1} ms in the kernel's call that resets the device; open {:.1} ms",
-        rest.as_secs_f64() * 1e3,
+        "{:.1} ms beyond the reset's {}, {} {}; of these {:.1} are not the kernel's call that resets it",
+        millis(beyond),
+        RESET.as_millis(),
+        verdict(beyond),
         OPENING.as_millis(),
-        resets.as_secs_f64() * 1e3,
-        opened.as_secs_f64() * 1e3,
+        millis(rest),
     )
 }
