@@ -260,7 +260,9 @@ fn fifty_owners_come_and_go_and_leave_nothing() {
             .unwrap();
         queue.completions().wait(Seq(2), Some(SOON)).unwrap();
     };
-    cycle();
+    if stage.board().is_some() {
+        cycle(); // what is only ever made once
+    }
     let before = Invariants::before(&stage);
     before.nothing_is_left(&stage);
     let begin = Instant::now();

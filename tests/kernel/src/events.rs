@@ -45,9 +45,10 @@ impl Beside {
     }
 }
 
-/// Beside the shim's cards.
+/// Beside the shim's cards. Nobody has the serial port until a story has it taken.
 pub const SHIM: Beside = Beside {
     spares: 1,
+    company: true,
     modules: &["aer_inject"],
     ..Beside::NOTHING
 };

@@ -45,7 +45,13 @@ const EVENTS: &[(&str, Story)] = &[
 
 const SHIM: &[(&str, Story)] = &[
     ("sensors-in-resets", sensors::while_the_library_resets),
+    ("user-outside-the-group", users::outside_the_group),
+    ("user-in-the-group", users::in_the_group),
     ("killed-owner", owners::killed_and_followed_at_once),
+    ("holder-that-stays", owners::one_that_stays_is_named),
+    ("two-cards", owners::two_cards_at_once),
+    ("group-in-the-way", owners::another_driver_in_the_group),
+    ("deaf-owner", leaving::an_owner_that_does_not_listen),
     ("remove-and-rescan", leaving::removed_and_found_again),
     ("hot-plug", plugging::in_a_running_machine),
     ("unplug-owned", plugging::out_while_owned),
