@@ -42,14 +42,16 @@ impl Hands {
         &self.cards
     }
 
-    /// The openings that the machine's cards saw until now. A kernel resets a card when it is opened
-    /// and when it is closed; a card that was killed tells nothing.
+    /// The openings that the machine's cards saw until now, beside so many resets that stories asked
+    /// for. A kernel resets a card when it is opened and when it is closed; a card that was killed tells
+    /// nothing.
     ///
     /// # Errors
     /// A card that lives and does not say.
-    pub fn openings(&self) -> io::Result<u64> {
+    pub fn openings(&self, asked: u64) -> io::Result<u64> {
         let living = self.cards.iter().filter(|card| !card.is_killed());
-        Ok(living.map(Card::resets).sum::<io::Result<u64>>()? / 2)
+        let resets = living.map(Card::resets).sum::<io::Result<u64>>()?;
+        Ok(resets.saturating_sub(asked) / 2)
     }
 
     /// QEMU's arguments for the monitor.

@@ -303,8 +303,9 @@ fn run_boot(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Run> {
     };
     let ending = machine.run(DEADLINE, &mut hands, boot.beside.hangs)?;
     let took = ending.took.as_secs_f64();
-    let openings = hands.openings()?;
     let figures = ending.report.figures().clone();
+    let asked = figures.get("resets-asked");
+    let openings = hands.openings(asked.and_then(|n| n.parse().ok()).unwrap_or(0))?;
     let mut cases = ending.report.close(&ending.words);
     cases.extend(hands.close());
     cases.push(judge_log(&ending.log, took, &folder));
