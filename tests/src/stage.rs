@@ -262,6 +262,11 @@ impl Stage {
         Session::new(&self.device()).expect("a session")
     }
 
+    /// Lets go of the card, where an earlier story left it open.
+    pub fn let_go(&self) {
+        let_go();
+    }
+
     /// Makes what is only ever made once, before anything is counted. Behind a kernel, where an opening
     /// is a reset, what is counted allows for it.
     pub fn warm_up(&self) {
