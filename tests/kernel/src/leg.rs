@@ -44,7 +44,7 @@ pub const LEGS: [Leg; 5] = [
         shim: "shim-6.1",
         backend: "type1",
         fetched: &["qemu", "busybox", "kernel-6.1", "tools-bookworm"],
-        built: &["shim-6.1", "sparse-6.1", "guest"],
+        built: &["shim-6.1", "sparse-6.1", "dkms-6.1", "guest"],
     },
     Leg {
         name: "6.12",

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jalapeno::hw::regs::ResetLevel;
@@ -76,12 +77,12 @@ impl Files {
 
 pub fn while_the_library_resets(stage: &Stage) -> String {
     const RESETS: u64 = 10;
+    const READERS: usize = 4;
     let files = Files::of(stage.card());
-    let (mut count, mut energy, mut generation) = (Count::default(), 0, 0);
     let device = open(stage.card());
     let before = device.generation().0;
-    let begin = Instant::now();
-    std::thread::scope(|scope| {
+    let (begin, over) = (Instant::now(), AtomicBool::new(false));
+    let counts = std::thread::scope(|scope| {
         let resets = scope.spawn(|| {
             for number in 0..RESETS {
                 let level = match number % 2 {
@@ -92,21 +93,34 @@ pub fn while_the_library_resets(stage: &Stage) -> String {
                 std::thread::sleep(Duration::from_millis(30));
             }
         });
-        while !resets.is_finished() {
-            files.read(&mut count, &mut energy, &mut generation);
-        }
+        // Each has its own last value of what only rises.
+        let readers = [(); READERS].map(|()| {
+            scope.spawn(|| {
+                let (mut count, mut energy, mut generation) = (Count::default(), 0, 0);
+                while !over.load(Ordering::Acquire) {
+                    files.read(&mut count, &mut energy, &mut generation);
+                }
+                assert!(generation >= before, "the shim saw {generation}");
+                count
+            })
+        });
+        let reset = resets.join();
+        over.store(true, Ordering::Release);
+        reset.expect("the resets");
+        readers.map(|reader| reader.join().expect("a reader"))
     });
     let took = begin.elapsed();
     let after = device.generation().0;
     assert!(after >= before + RESETS, "from {before} to {after}");
-    assert!(generation >= before, "the shim saw {generation}");
-    assert!(count.wrong.is_empty(), "{:?}", count.wrong);
-    assert!(count.good > 0 && count.none > 0, "{count:?}");
+    for count in &counts {
+        assert!(count.wrong.is_empty(), "{:?}", count.wrong);
+        assert!(count.good > 0 && count.none > 0, "{count:?}");
+    }
     format!(
-        "{RESETS} resets in {} ms: {} good, {} no data, 0 wrong",
+        "{RESETS} resets in {} ms, {READERS} readers: {} good, {} no data, 0 wrong",
         took.as_millis(),
-        count.good,
-        count.none
+        counts.iter().map(|count| count.good).sum::<u32>(),
+        counts.iter().map(|count| count.none).sum::<u32>()
     )
 }
 
