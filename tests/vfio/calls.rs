@@ -54,6 +54,29 @@ extern "C" fn pwrite64(fd: c_int, from: *const c_void, bytes: usize, at: i64) ->
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn mmap64(
+    near: *mut c_void,
+    bytes: usize,
+    protection: c_int,
+    flags: c_int,
+    fd: c_int,
+    at: i64,
+) -> *mut c_void {
+    if let Some(card) = (fd >= 0).then(|| kernel::card(fd)).flatten() {
+        return match card.map_region(at, bytes) {
+            Ok(base) => base.as_ptr().cast(),
+            Err(errno) => {
+                nix::errno::Errno::from_raw(errno).set();
+                libc::MAP_FAILED
+            }
+        };
+    }
+    // SAFETY: the caller's promise to mmap is passed on.
+    let said = unsafe { libc::syscall(libc::SYS_mmap, near, bytes, protection, flags, fd, at) };
+    said as *mut c_void
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn close(fd: c_int) -> c_int {
     kernel::closed(fd);
     // SAFETY: the caller's promise to close is passed on.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use jalapeno::error::{Code, Error, Result};
 use jalapeno::transport::user::{Role, User};
-use jalapeno::transport::{CONFIG_REGION, HostRange, Protection, Transport};
+use jalapeno::transport::{Area, CONFIG_REGION, HostRange, Protection, Transport};
 use jalapeno::units::Iova;
 
 use crate::calls::Answer;
@@ -24,6 +24,8 @@ pub struct Card {
     /// Vectors that were taken; 0: MSI-X is off.
     taken: AtomicU32,
     busy_resets: AtomicU32,
+    /// Doorbells that were rung by a write to the device's file.
+    relayed: AtomicU32,
     /// What the kernel raises: an error of the link, a wish to have the card back.
     told: Mutex<[Option<OwnedFd>; 2]>,
 }
@@ -71,6 +73,7 @@ impl Card {
             ids: manners.ids,
             taken: AtomicU32::new(0),
             busy_resets: AtomicU32::new(manners.busy_resets),
+            relayed: AtomicU32::new(0),
             told: Mutex::default(),
         })
     }
@@ -108,9 +111,28 @@ impl Card {
 
     pub fn write(&self, at: i64, from: &[u8]) -> Answer {
         let (region, offset) = Self::place(at);
+        if region == 2 {
+            self.relayed.fetch_add(1, Ordering::SeqCst);
+        }
         let written = self.way.write(region, offset, from);
         written.map_err(|error| errno(&error))?;
         Ok(c_int::try_from(from.len()).unwrap_or(c_int::MAX))
+    }
+
+    /// Doorbells that were no store until now.
+    pub fn relayed(&self) -> u32 {
+        self.relayed.load(Ordering::SeqCst)
+    }
+
+    /// Maps a part of a BAR. Whoever asked unmaps it.
+    pub fn map_region(&self, at: i64, bytes: usize) -> std::result::Result<NonNull<u8>, c_int> {
+        let (region, offset) = Self::place(at);
+        let bytes = bytes as u64;
+        let mapped = self.way.map_bar(region, Area { offset, bytes }, true);
+        let mapping = mapped.map_err(|error| errno(&error))?;
+        let base = mapping.base();
+        std::mem::forget(mapping);
+        Ok(base)
     }
 
     /// Maps memory: where it is in this process, its address for the card, its length.

@@ -56,6 +56,8 @@ pub struct Manners {
     pub bar0: u64,
     /// Region descriptions have capabilities that lead to themselves.
     pub loops: bool,
+    /// Of the doorbells' BAR only the first page and the third can be mapped.
+    pub sparse: bool,
     /// What configuration space begins with, where that is not the card's own.
     pub ids: Option<[u8; 4]>,
     /// Hot resets that meet a reader first.
@@ -74,6 +76,7 @@ impl Default for Manners {
             cannot_add: false,
             bar0: 256 << 10,
             loops: false,
+            sparse: false,
             ids: None,
             busy_resets: 0,
             bind_fails: None,
@@ -341,17 +344,25 @@ fn device(card: &Card, request: u64, argument: *mut c_void, manners: &Manners) -
             let head = words(argument, 3);
             let (room, index) = (head[0], head[2]);
             let bytes = card.region_bytes(index);
-            let loops = manners.loops && index == 0;
-            let all = if loops { 40 } else { 32 };
+            // A capability of an unknown kind whose next one is itself; or a sparse map of two areas.
+            let (kind, areas): (&[u32], &[[u64; 2]]) = match index {
+                0 if manners.loops => (&[0x0001_0063, 32], &[]),
+                2 if manners.sparse => (&[0x0001_0001, 0, 2, 0], &[[0, 4096], [8192, 4096]]),
+                _ => (&[], &[]),
+            };
+            let end = 8 + kind.len() + 4 * areas.len();
             let info = words(argument, 8);
-            info[0] = all;
-            info[1] = if loops { 3 | 4 | 8 } else { 3 };
-            info[3] = if loops { 32 } else { 0 };
+            info[0] = u32::try_from(4 * end).unwrap_or(u32::MAX);
+            info[1] = if kind.is_empty() { 3 } else { 3 | 4 | 8 };
+            info[3] = if kind.is_empty() { 0 } else { 32 };
             put(info, 4, bytes);
             put(info, 6, u64::from(index) << 40);
-            if loops && room >= all {
-                // A capability of an unknown kind whose next one is itself.
-                words(argument, 10)[8..10].copy_from_slice(&[0x0001_0063, 32]);
+            if room >= info[0] {
+                let info = words(argument, end);
+                info[8..8 + kind.len()].copy_from_slice(kind);
+                for (number, area) in areas.iter().flatten().enumerate() {
+                    put(info, 8 + kind.len() + 2 * number, *area);
+                }
             }
             Ok(0)
         }

@@ -14,7 +14,7 @@ use jalapeno::transport::opening::Backend;
 use jalapeno::{HostOptions, QueueOptions, Session};
 use jalapeno_hw::regs::ResetLevel;
 use jalapeno_tests::SOON;
-use jalapeno_tests::packet::{copy, wait};
+use jalapeno_tests::packet::{copy, nop, wait};
 
 use kernel::Manners;
 use machine::Machine;
@@ -269,6 +269,33 @@ fn a_card_that_is_not_what_it_should_be_is_refused_in_words_by_either_backend() 
             assert!(error.contains(words), "{backend:?}: {error}");
             machine.nothing_is_left(words);
         }
+    }
+}
+
+#[test]
+fn doorbells_of_pages_that_cannot_be_mapped_are_written_by_the_kernel() {
+    let machine = Machine::begin(Manners {
+        sparse: true,
+        ..Manners::default()
+    });
+    for backend in BOTH {
+        let device = machine.open(backend).unwrap();
+        let card = kernel::current().unwrap();
+        let areas = &device.transport().describe().mappable[2];
+        let areas: Vec<_> = areas.iter().map(|area| (area.offset, area.bytes)).collect();
+        assert_eq!(areas, [(0, 4096), (8192, 4096)]);
+        let session = Session::new(&device).unwrap();
+        let mut queues = [(); 3].map(|()| session.queue(QueueOptions::default()).unwrap());
+        for queue in &mut queues {
+            let before = card.relayed();
+            let seq = queue.submit_one(&nop(1)).unwrap();
+            queue.completions().wait(seq, Some(SOON)).unwrap();
+            // Queue n rings and arms in page n: pages 0 and 2 are mapped.
+            let number = queue.number();
+            assert_eq!(card.relayed() > before, number != 2, "queue {number}");
+        }
+        drop((queues, session, card, device));
+        machine.nothing_is_left("a sparse BAR");
     }
 }
 
