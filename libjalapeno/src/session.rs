@@ -136,7 +136,10 @@ impl Session {
         &self.core.device
     }
 
-    /// New host memory that the device can reach, zeroed, page-aligned.
+    /// New host memory that the device can reach, zeroed, page-aligned: a mapping of its own with a guard
+    /// page behind it. Once half of the mappings that the host permits are in use, writable buffers of at
+    /// most 2 MiB share some, and no guard lies between them; `HostOptions::guarded` opts out. How many
+    /// there are and may be: `DmaSpace::usage`, of `Device::dma`.
     ///
     /// # Errors
     /// `Invalid`, `Memory`, `Lost`, `Forked`.
