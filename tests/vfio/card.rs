@@ -26,6 +26,7 @@ pub struct Card {
     busy_resets: AtomicU32,
     /// Doorbells that were rung by a write to the device's file.
     relayed: AtomicU32,
+    mapped: AtomicU32,
     /// What the kernel raises: an error of the link, a wish to have the card back.
     told: Mutex<[Option<OwnedFd>; 2]>,
 }
@@ -74,6 +75,7 @@ impl Card {
             taken: AtomicU32::new(0),
             busy_resets: AtomicU32::new(manners.busy_resets),
             relayed: AtomicU32::new(0),
+            mapped: AtomicU32::new(0),
             told: Mutex::default(),
         })
     }
@@ -148,12 +150,21 @@ impl Card {
             false => Protection::Read,
         };
         let mapped = self.way.map_dma(Iova(iova), range, protection);
-        mapped.map(|()| 0).map_err(|error| errno(&error))
+        mapped.map_err(|error| errno(&error))?;
+        self.mapped.fetch_add(1, Ordering::SeqCst);
+        Ok(0)
     }
 
     pub fn unmap(&self, iova: u64, bytes: u64) -> Answer {
         let unmapped = self.way.unmap_dma(Iova(iova), bytes);
-        unmapped.map(|()| 0).map_err(|error| errno(&error))
+        unmapped.map_err(|error| errno(&error))?;
+        self.mapped.fetch_sub(1, Ordering::SeqCst);
+        Ok(0)
+    }
+
+    /// Mappings of host memory that there are.
+    pub fn mapped(&self) -> u32 {
+        self.mapped.load(Ordering::SeqCst)
     }
 
     pub fn set_irqs(&self, index: u32, start: u32, data: &[u32], manners: &Manners) -> Answer {

@@ -64,6 +64,8 @@ pub struct Manners {
     pub busy_resets: u32,
     /// BIND_IOMMUFD gives this error.
     pub bind_fails: Option<c_int>,
+    /// Mappings that a container may have, where it says so.
+    pub entries: Option<u32>,
 }
 
 impl Default for Manners {
@@ -80,6 +82,7 @@ impl Default for Manners {
             ids: None,
             busy_resets: 0,
             bind_fails: None,
+            entries: None,
         }
     }
 }
@@ -201,7 +204,7 @@ pub fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> Option<Answe
         return Some(Err(libc::EIO));
     }
     Some(match kind {
-        Kind::Container => container(request, argument),
+        Kind::Container => container(request, argument, &manners),
         Kind::Group => group(request, argument, &socket, &manners),
         Kind::Iommufd => iommufd(request, argument),
         Kind::Device if request == number::BIND => bind(fd, argument, &socket, &manners),
@@ -243,19 +246,33 @@ fn adopt(fd: RawFd, card: Arc<Card>) {
     }
 }
 
-fn container(request: u64, argument: *mut c_void) -> Answer {
+fn container(request: u64, argument: *mut c_void, manners: &Manners) -> Answer {
     match request {
         number::API_VERSION | number::SET_IOMMU => Ok(0),
         number::CHECK_EXTENSION => Ok(1),
         number::HOT_RESET_INFO => {
             let info = words(argument, 6);
+            let room = info[0];
             info[..4].copy_from_slice(&[24, 1, 0x4020_1000, 0]);
+            if let Some(entries) = manners.entries {
+                (info[0], info[1], info[4]) = (36, 3, 24);
+                if room >= 36 {
+                    // The one capability: how many mappings there may be.
+                    words(argument, 9)[6..].copy_from_slice(&[0x0001_0003, 0, entries]);
+                } else {
+                    info[4] = 0;
+                }
+            }
             Ok(0)
         }
         number::HOT_RESET => {
             let map = words(argument, 8);
             let range = (long(map, 2), long(map, 4), long(map, 6));
-            current().ok_or(libc::ENODEV)?.map(range, map[1] & 2 != 0)
+            let card = current().ok_or(libc::ENODEV)?;
+            if manners.entries.is_some_and(|most| card.mapped() >= most) {
+                return Err(libc::ENOSPC);
+            }
+            card.map(range, map[1] & 2 != 0)
         }
         number::UNMAP => {
             let unmap = words(argument, 6);

@@ -47,6 +47,46 @@ fn there_and_home(session: &Session) -> Result<()> {
     Ok(())
 }
 
+/// A life with more buffers than a container has mappings.
+fn crowded_life(machine: &Machine, backend: Backend) -> Result<()> {
+    let device = machine.open(backend)?;
+    let session = Session::new(&device)?;
+    let mut queue = session.queue(QueueOptions::default())?;
+    let small = (0..40).map(|_| 5000);
+    let mut buffers = small
+        .chain([2 << 20; 4])
+        .map(|bytes| session.host_memory(bytes, HostOptions::default()))
+        .collect::<Result<Vec<_>>>()?;
+    let (usage, card) = (session.device().dma()?.usage(), kernel::current());
+    assert!(usage.arenas == 2 && usage.coalesced > 40, "{usage:?}");
+    assert_eq!(card.map(|card| card.mapped() as usize), Some(usage.maps));
+    for (number, buffer) in (0u8..).zip(&buffers) {
+        buffer.memory().write(0, &[number; 5000])?;
+    }
+    // From each to the next, the last one first.
+    for pair in buffers.windows(2).rev() {
+        let seq = queue.submit_one(&copy(pair[0].address(), pair[1].address(), 5000))?;
+        queue.completions().wait(seq, Some(SOON))?;
+    }
+    for (number, buffer) in (0u8..).zip(&buffers) {
+        let mut read = [0; 5000];
+        buffer.memory().read(0, &mut read)?;
+        assert_eq!(read, [number.saturating_sub(1); 5000], "buffer {number}");
+    }
+    while buffers.len() > 1 {
+        drop(buffers.swap_remove(buffers.len() / 2));
+    }
+    Ok(())
+}
+
+/// A container that has few mappings, and says so.
+fn few_entries() -> Manners {
+    Manners {
+        entries: Some(12),
+        ..Manners::default()
+    }
+}
+
 #[test]
 fn a_whole_life_goes_by_either_backend() {
     let machine = Machine::begin(Manners::default());
@@ -64,52 +104,79 @@ fn a_whole_life_goes_by_either_backend() {
 fn whichever_call_fails_is_one_error_and_leaves_nothing() {
     let machine = Machine::begin(Manners::default());
     for backend in BOTH {
-        kernel::fail(0);
-        life(&machine, backend).unwrap();
-        let all = kernel::calls();
-        assert!(all > 25, "{all} calls in a life by {backend:?}");
-        machine.nothing_is_left("a good life");
-        let mut settled = machine.held();
-        for _ in 0..30 {
-            std::thread::sleep(Duration::from_millis(2));
-            settled = settled.min(machine.held());
-        }
-        machine.holds_again(settled, "a good life");
-        let (mut refused, mut unnoticed, mut kept) = (0, 0, 0);
-        for number in 1..=all {
-            let before = machine.held();
-            kernel::fail(number);
-            let outcome = life(&machine, backend);
-            let to_unmap = kernel::failed_to_unmap();
-            kernel::fail(0);
-            match outcome {
-                // What only lets go, or is asked for information, may fail unnoticed.
-                Ok(()) => unnoticed += 1,
-                Err(error) => {
-                    assert!(!error.to_string().is_empty());
-                    assert_ne!(error.code(), Code::Internal, "call {number}: {error}");
-                    refused += 1;
-                }
-            }
-            machine.card_is_free(&format!("call {number} of {all} by {backend:?}"));
-            let before = match to_unmap {
-                // The device may still reach that memory: never given to anybody again.
-                true => {
-                    kept += 1;
-                    (before.0, before.1 + 1)
-                }
-                false => before,
-            };
-            machine.holds_again(before, &format!("call {number} of {all} by {backend:?}"));
-        }
-        assert!(refused * 2 > all, "{refused} of {all} by {backend:?}");
-        assert!(kept > 0, "no call unmapped memory");
-        life(&machine, backend).expect("after all that");
-        println!(
-            "= calls of a life by {backend:?}: {all}; made to fail one by one: {refused} errors, \
-             {unnoticed} unnoticed, {kept} of them unmaps whose memory is kept"
-        );
+        each_call_fails(&machine, backend, life);
     }
+}
+
+#[test]
+fn buffers_beyond_what_a_container_has_mappings_for_share_some_whichever_call_fails() {
+    let machine = Machine::begin(few_entries());
+    each_call_fails(&machine, Backend::Group, crowded_life);
+}
+
+#[test]
+fn what_a_container_refuses_for_want_of_mappings_is_told_before_it_is_asked() {
+    let machine = Machine::begin(few_entries());
+    let device = machine.open(Backend::Group).unwrap();
+    let dma = device.dma().unwrap();
+    assert_eq!(dma.usage().maps_limit, 12);
+    dma.fits(100, 64 << 10).unwrap();
+    let error = dma.fits(13, 4 << 20).unwrap_err();
+    assert!(
+        error.to_string().contains("where 12 more can be"),
+        "{error}"
+    );
+    let hint = error.hint().unwrap();
+    assert!(hint.contains("dma_entry_limit=13"), "{hint}");
+}
+
+/// Every call of a life fails once; what is left is what there was, but memory that was not unmapped.
+fn each_call_fails(machine: &Machine, backend: Backend, life: fn(&Machine, Backend) -> Result<()>) {
+    kernel::fail(0);
+    life(machine, backend).unwrap();
+    let all = kernel::calls();
+    assert!(all > 25, "{all} calls in a life by {backend:?}");
+    machine.nothing_is_left("a good life");
+    let mut settled = machine.held();
+    for _ in 0..30 {
+        std::thread::sleep(Duration::from_millis(2));
+        settled = settled.min(machine.held());
+    }
+    machine.holds_again(settled, "a good life");
+    let (mut refused, mut unnoticed, mut kept) = (0, 0, 0);
+    for number in 1..=all {
+        let before = machine.held();
+        kernel::fail(number);
+        let outcome = life(machine, backend);
+        let to_unmap = kernel::failed_to_unmap();
+        kernel::fail(0);
+        match outcome {
+            // What only lets go, or is asked for information, may fail unnoticed.
+            Ok(()) => unnoticed += 1,
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                assert_ne!(error.code(), Code::Internal, "call {number}: {error}");
+                refused += 1;
+            }
+        }
+        machine.card_is_free(&format!("call {number} of {all} by {backend:?}"));
+        let before = match to_unmap {
+            // The device may still reach that memory: never given to anybody again.
+            true => {
+                kept += 1;
+                (before.0, before.1 + 1)
+            }
+            false => before,
+        };
+        machine.holds_again(before, &format!("call {number} of {all} by {backend:?}"));
+    }
+    assert!(refused * 2 > all, "{refused} of {all} by {backend:?}");
+    assert!(kept > 0, "no call unmapped memory");
+    life(machine, backend).expect("after all that");
+    println!(
+        "= calls of a life by {backend:?}: {all}; made to fail one by one: {refused} errors, \
+         {unnoticed} unnoticed, {kept} of them unmaps whose memory is kept"
+    );
 }
 
 #[test]
