@@ -117,6 +117,8 @@ impl Completions {
         let waker = &self.shared.waker;
         // Queue 0's waits are the library's own, and short.
         let tells = self.lane.identity().number != 0 && !self.lane.control().wish_is_known();
+        // The queue's own progress, and since when there is none.
+        let mut quiet = (self.lane.seen(), patience.begin);
         loop {
             let epoch = waker.epoch();
             self.arm_lowest();
@@ -149,8 +151,11 @@ impl Completions {
                 self.lane.control().note_wish();
                 return Err(Error::Wanted);
             }
-            // By this wait's own time: who shares a vector is told of whatever wakes its neighbours.
-            if patience.begin.elapsed() >= BACKSTOP && left > BACKSTOP {
+            // By the queue's own progress: who shares a vector is told of whatever wakes its neighbours.
+            let seen = self.lane.seen();
+            if seen != quiet.0 {
+                quiet = (seen, Instant::now());
+            } else if quiet.1.elapsed() >= BACKSTOP && left > BACKSTOP {
                 self.shared.minder.ask();
             }
         }

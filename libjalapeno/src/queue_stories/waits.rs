@@ -158,6 +158,26 @@ fn a_lost_doorbell_is_rung_again_though_a_queue_on_the_same_vector_interrupts_al
 }
 
 #[test]
+fn a_queue_that_goes_on_is_not_asked_after_however_old_a_wait_is() {
+    calmly(|| {
+        let (mut queue, device) = play(3, 0, false);
+        let last = queue.submit(&[nop(0); 8]).unwrap();
+        let completions = queue.completions();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| completions.wait(last, None));
+            for done in 1..=last.0 {
+                std::thread::sleep(Duration::from_millis(40));
+                device.word(done);
+                device.interrupt();
+            }
+            waits.join().unwrap().unwrap();
+        });
+        assert_eq!(device.asked.kicks.load(Ordering::SeqCst), 0);
+        assert_eq!(completions.counters().doorbells_rung_again, 0);
+    });
+}
+
+#[test]
 fn waits_end_by_their_deadlines_though_registers_do_not_answer() {
     calmly(|| {
         let (mut queue, device) = play(2, 0, false);
