@@ -16,10 +16,6 @@ const LONG: &[(&str, &str)] = &[
         "libjalapeno/hw/tests/bytes.rs",
         "the bytes of every structure, by hand",
     ),
-    (
-        "libjalapeno/src/device.rs",
-        "what an open device is; its parts are in device/",
-    ),
     ("tests/emulator/src/engine.rs", "one thread's whole round"),
     (
         "libjalapeno/src/transport/user.rs",

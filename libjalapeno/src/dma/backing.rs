@@ -122,6 +122,9 @@ impl Backing {
             let _ = map.advise(Advice::HugePage);
         }
         map.advise(Advice::PopulateWrite)?;
+        if map.as_mut_ptr().is_null() {
+            return Err(std::io::ErrorKind::OutOfMemory.into());
+        }
         Ok(Self {
             map,
             bytes,
@@ -153,7 +156,7 @@ impl Backing {
     }
 
     pub(super) fn at(&self) -> NonNull<u8> {
-        // A mapping is never at address 0.
+        // `allocate` refused a mapping at address 0.
         NonNull::new(self.map.as_mut_ptr()).unwrap_or(NonNull::dangling())
     }
 
