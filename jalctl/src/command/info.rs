@@ -226,6 +226,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_host_that_limits_no_mappings_is_not_said_to() {
+        let told = |limit| {
+            let info = Info {
+                mappings: mappings(limit),
+                ..Info::default()
+            };
+            table(&[Outcome {
+                name: "0000:02:00.0".into(),
+                uuid: None,
+                result: Ok(info),
+            }])
+        };
+        assert!(told(65_535).contains("65535 of host memory"));
+        assert!(!told(usize::MAX).contains("Mappings"));
+    }
+
+    #[test]
     fn what_is_missing_without_the_kernel_module_is_said() {
         for (scrubs, kernel_module, words) in [
             (true, None, "by the library"),
