@@ -48,7 +48,7 @@ fn a_queue_whose_making_goes_wrong_is_made_or_refused_by_name_and_leaves_nothing
     let Some(stage) = Stage::that_misbehaves(story!()) else {
         return;
     };
-    drop(stage.session());
+    stage.warm_up();
     let breach = [Some(Code::Protocol)];
     for (fault, expected) in [
         (Fault::DoorbellLost, &[None][..]),

@@ -76,7 +76,7 @@ fn an_exclusive_owner_is_alone() {
 
 #[test]
 fn every_register_can_be_dumped_and_write_only_ones_have_no_value() {
-    let dump = stage().device().dump().unwrap();
+    let dump = stage().observer().dump().unwrap();
     assert_eq!(dump.len(), BAR0.len());
     for (row, value) in &dump {
         assert_eq!(value.is_none(), row.access == Access::Wo, "{}", row.name);

@@ -90,7 +90,7 @@ fn telemetry_that_is_garbage_torn_or_stale_is_never_a_number() {
     let Some(stage) = Stage::that_misbehaves(story!()) else {
         return;
     };
-    let (device, mischief) = (stage.device(), stage.mischief());
+    let (device, mischief) = (stage.observer(), stage.mischief());
     let fields = [TelemetryField::DieTemperature, TelemetryField::Power];
     let refreshed = Duration::from_millis(400);
 

@@ -1,13 +1,15 @@
 //! Mischief: how a story has its card break the specification, wherever the card is.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 
 use jalapeno_emulator::board::Board;
 use jalapeno_emulator::faults::Fault;
 use jalapeno_emulator::orders;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::stage::Stage;
+use crate::stage::{SOON, Stage};
 
 /// Names the line (a serial port) at whose other end somebody passes orders on to the card's emulator:
 /// `HOST tell 0 ORDER`, answered by `SEEN` once it is done.
@@ -61,10 +63,24 @@ impl<'a> Mischief<'a> {
                 let mut port = port.expect("the line to the host");
                 let words = format!("HOST tell 0 {order}\n");
                 port.write_all(words.as_bytes()).expect("the host is asked");
-                let mut answer = [0; 5];
-                port.read_exact(&mut answer).expect("the host answers");
-                assert_eq!(&answer, b"SEEN\n", "{order}");
+                assert_eq!(answer(&mut port), "SEEN\n", "{order}");
             }
         }
     }
+}
+
+/// The host's answer; what of it came in time.
+fn answer(port: &mut File) -> String {
+    let mut said = Vec::new();
+    let in_time = |port: &File| {
+        let mut fds = [PollFd::new(port.as_fd(), PollFlags::POLLIN)];
+        let time = PollTimeout::try_from(SOON).expect("a time");
+        poll(&mut fds, time).is_ok_and(|ready| ready > 0)
+    };
+    while said.last() != Some(&b'\n') && in_time(port) {
+        let mut byte = [0];
+        port.read_exact(&mut byte).expect("the line to the host");
+        said.extend(byte);
+    }
+    String::from_utf8_lossy(&said).into_owned()
 }

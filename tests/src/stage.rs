@@ -256,6 +256,15 @@ impl Stage {
         device
     }
 
+    /// The card as an observer has it; behind a kernel, which gives it to one process, as `device`.
+    #[must_use]
+    pub fn observer(&self) -> Arc<Device> {
+        match self.board {
+            Some(_) => Device::open(&self.name, Role::Observe).expect("the card opens"),
+            None => self.device(),
+        }
+    }
+
     /// A session on it, as `device` gives it.
     #[must_use]
     pub fn session(&self) -> Session {

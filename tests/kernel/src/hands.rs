@@ -1,7 +1,8 @@
 //! The hands at a running machine: what the guest asks of its host by `HOST` lines.
 //!
 //! `HOST plug N` · `HOST unplug N` · `HOST kill N`, N the number of a card. `HOST tell N ORDER` passes
-//! an order on to the card's emulator (`fault NAME@K`, `calm`, `reset`), and is answered by `SEEN`.
+//! an order on to the card's emulator (`fault NAME@K`, `calm`, `reset`), and is answered
+//! by `SEEN`, or `REFUSED`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,9 @@ pub struct Hands {
 }
 
 impl Hands {
+    /// What a guest that waits is told where its wish was not carried out.
+    pub const REFUSED: &[u8] = b"REFUSED\n";
+
     /// At these cards, and at QEMU's monitor in `folder`.
     #[must_use]
     pub fn new(cards: Vec<Card>, folder: &Path) -> Self {

@@ -164,14 +164,16 @@ impl Machine<'_> {
                         report.line(&case);
                     }
                     let asked = line.strip_prefix("HOST ");
+                    let mut answer = Marks::SEEN;
                     if let Some(words) = asked
                         && let Err(why) = hands.obey(words)
                     {
                         report.line(&format!("CASE host fail {words}: {why}"));
+                        answer = Hands::REFUSED;
                     }
                     let waits = Marks::is_one(&line) || asked.is_some_and(Hands::answers);
                     if let (Some(answers), true) = (&mut answers, waits) {
-                        answers.write_all(Marks::SEEN)?;
+                        answers.write_all(answer)?;
                     }
                     if hangs && line.starts_with("DONE ") {
                         break "turned off".to_owned();

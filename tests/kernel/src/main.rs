@@ -304,8 +304,12 @@ fn run_boot(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Run> {
     let ending = machine.run(DEADLINE, &mut hands, boot.beside.hangs)?;
     let took = ending.took.as_secs_f64();
     let figures = ending.report.figures().clone();
-    let asked = figures.get("resets-asked");
-    let openings = hands.openings(asked.and_then(|n| n.parse().ok()).unwrap_or(0))?;
+    let asked = figures
+        .iter()
+        .filter(|(name, _)| name.starts_with("resets-asked-"))
+        .map(|(_, count)| count.parse::<u64>().map_err(io::Error::other))
+        .sum::<io::Result<u64>>()?;
+    let openings = hands.openings(asked)?;
     let mut cases = ending.report.close(&ending.words);
     cases.extend(hands.close());
     cases.push(judge_log(&ending.log, took, &folder));

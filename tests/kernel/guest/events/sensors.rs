@@ -116,6 +116,7 @@ pub fn while_the_library_resets(stage: &Stage) -> String {
         assert!(count.wrong.is_empty(), "{:?}", count.wrong);
         assert!(count.good > 0 && count.none > 0, "{count:?}");
     }
+    println!("FIGURE resets-asked-events {}", RESETS / 2); // function level; no openings
     format!(
         "{RESETS} resets in {} ms, {READERS} readers: {} good, {} no data, 0 wrong",
         took.as_millis(),

@@ -62,10 +62,9 @@ impl Stage {
         self.driver != "vfio-pci"
     }
 
-    /// The backends that this leg has, the one of its own choice first; with the shim that one alone.
+    /// The backends that this leg has, the one of its own choice first.
     pub fn backends(&self) -> &'static [Backend] {
         match variable("BACKEND").as_str() {
-            "cdev" if self.has_shim() => &[Backend::Cdev],
             "cdev" => &[Backend::Cdev, Backend::Group],
             _ => &[Backend::Group],
         }
