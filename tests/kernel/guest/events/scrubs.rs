@@ -79,8 +79,10 @@ pub fn becomes(card: &str, state: &str) -> Duration {
     })
 }
 
-fn reset(card: &str) {
+/// Resets the card, which `story` asks for: no opening.
+fn reset(card: &str, story: &str) {
     fs::write(function(card).path().join("reset"), "1").expect("a reset");
+    println!("FIGURE resets-asked-{story} 1");
 }
 
 /// Waits for an event of the shim; those that came with it.
@@ -151,7 +153,7 @@ pub fn one_that_fails(stage: &Stage) -> String {
 pub fn one_that_never_ends(stage: &Stage) -> String {
     let card = &stage.cards[2];
     let events = uevents();
-    reset(card);
+    reset(card, "overrun");
     becomes(card, "scrubbing");
     let begin = Instant::now();
     let found = look(card);
@@ -167,7 +169,7 @@ pub fn one_that_never_ends(stage: &Stage) -> String {
 
 pub fn a_good_one_after_a_reset(stage: &Stage) -> String {
     let card = &stage.cards[2];
-    reset(card);
+    reset(card, "again");
     let took = becomes(card, "clean");
     let found = look(card);
     assert_eq!(found, "ZERO");
