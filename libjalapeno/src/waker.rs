@@ -102,19 +102,11 @@ impl Waker {
             std::thread::sleep(time.min(BLIND_NAP));
             return Wake::Silence;
         }
-        let begin = Instant::now();
         let mut turn = self.turn();
-        let left = loop {
-            if turn.epoch != epoch {
-                return Wake::Told;
-            }
-            let left = time.saturating_sub(begin.elapsed());
-            if left.is_zero() {
-                return Wake::Silence;
-            }
-            if !turn.led {
-                break left;
-            }
+        let mut left = time;
+        // Who leads reads no clock.
+        while turn.led && turn.epoch == epoch {
+            let begin = Instant::now();
             turn.followers += 1;
             let followed = |turn: &mut Turn| turn.led && turn.epoch == epoch;
             (turn, _) = self
@@ -122,7 +114,14 @@ impl Waker {
                 .wait_timeout_while(turn, left, followed)
                 .unwrap_or_else(PoisonError::into_inner);
             turn.followers -= 1;
-        };
+            left = left.saturating_sub(begin.elapsed());
+            if left.is_zero() && turn.epoch == epoch {
+                return Wake::Silence;
+            }
+        }
+        if turn.epoch != epoch {
+            return Wake::Told;
+        }
         turn.led = true;
         drop(turn);
         let wake = self.sleep_in_kernel(left);
