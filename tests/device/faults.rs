@@ -3,7 +3,7 @@
 
 use jalapeno_emulator::faults::Fault;
 use jalapeno_hw::faults::FaultCode;
-use jalapeno_tests::{Stage, alone, story};
+use jalapeno_tests::{Stage, story, undisturbed};
 
 use crate::cell::{Cell, End, Mishap, Place, Row, Waiting, play};
 
@@ -219,18 +219,18 @@ fn is_of_this_turn(stage: &Stage, waiting: Waiting, row: usize, column: usize) -
 
 #[test]
 fn each_fault_is_met_by_whoever_polls() {
-    alone!();
+    undisturbed!();
     matrix(story!(), Waiting::Poll);
 }
 
 #[test]
 fn each_fault_is_met_by_whoever_sleeps_until_the_interrupt() {
-    alone!();
+    undisturbed!();
     matrix(story!(), Waiting::Sleep);
 }
 
 #[test]
 fn each_fault_is_met_by_an_epoll_loop() {
-    alone!();
+    undisturbed!();
     matrix(story!(), Waiting::Loop);
 }

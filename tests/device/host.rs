@@ -15,7 +15,7 @@ use jalapeno_tests::alone::{part, say};
 use jalapeno_tests::invariants::{Invariants, Tally, conserved, punctual};
 use jalapeno_tests::packet::{copy, nop, wait};
 use jalapeno_tests::stage::{by_sequence, delivering};
-use jalapeno_tests::{Part, SOON, Stopwatch, alone, board, calmly, name, stage};
+use jalapeno_tests::{Part, SOON, Stopwatch, alone, board, calmly, name, stage, undisturbed};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -275,7 +275,7 @@ extern "C" fn note(_signal: libc::c_int) {
 #[test]
 fn a_storm_of_signals_neither_ends_a_wait_nor_delays_it() {
     calmly(|| {
-        alone!();
+        undisturbed!();
         let action = SigAction::new(SigHandler::Handler(note), SaFlags::empty(), SigSet::empty());
         // SAFETY: the handler does one atomic addition.
         unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
@@ -348,7 +348,7 @@ fn a_storm_of_signals_neither_ends_a_wait_nor_delays_it() {
 #[test]
 fn an_eventfd_that_the_application_filled_up_costs_a_backstop_and_no_job() {
     calmly(|| {
-        alone!();
+        undisturbed!();
         let stage = stage();
         let session = stage.session();
         let gate = session.fence(0).unwrap();

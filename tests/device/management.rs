@@ -9,7 +9,7 @@ use jalapeno_hw::regs::ResetLevel;
 use jalapeno_tests::invariants::{Invariants, punctual};
 use jalapeno_tests::packet::nop;
 use jalapeno_tests::stage::by_sequence;
-use jalapeno_tests::{SOON, Stage, alone, calmly, story};
+use jalapeno_tests::{SOON, Stage, calmly, story, undisturbed};
 
 /// Longest that making a queue takes, whatever the device does: two commands and their cancels.
 const LIMIT: Duration = Duration::from_millis(2500);
@@ -44,7 +44,7 @@ fn meet_once(stage: &Stage, fault: Fault, expected: &[Option<Code>]) {
 
 #[test]
 fn a_queue_whose_making_goes_wrong_is_made_or_refused_by_name_and_leaves_nothing() {
-    alone!();
+    undisturbed!();
     let Some(stage) = Stage::that_misbehaves(story!()) else {
         return;
     };
@@ -70,7 +70,7 @@ fn a_queue_whose_making_goes_wrong_is_made_or_refused_by_name_and_leaves_nothing
 
 #[test]
 fn a_session_that_cannot_close_its_queues_resets_the_device_on_its_way_out() {
-    alone!();
+    undisturbed!();
     let Some(stage) = Stage::that_misbehaves(story!()) else {
         return;
     };
@@ -82,13 +82,13 @@ fn a_session_that_cannot_close_its_queues_resets_the_device_on_its_way_out() {
 
 #[test]
 fn where_even_the_reset_fails_the_device_is_cut_off_from_memory() {
-    alone!();
+    undisturbed!();
     let Some(stage) = Stage::that_misbehaves(story!()) else {
         return;
     };
     stage.warm_up();
-    let before = Invariants::before(&stage);
-    let session = stage.owner();
+    let before = Invariants::as_it_is(&stage);
+    let session = stage.session();
     let mut queue = by_sequence(&session, 4);
     let side = queue.completions().clone();
     stage.mischief().fault(Fault::EngineStops);

@@ -233,6 +233,39 @@ fn the_device_reaches_buffers_that_share_a_mapping_each_by_its_own_address() {
     works(&session);
 }
 
+/// As many mappings as VFIO's type1 permits by default. Behind a kernel 400 MB of them would be pinned.
+#[test]
+fn a_hundred_thousand_small_buffers_fit_where_sixty_five_thousand_mappings_are_permitted() {
+    const BUFFERS: usize = 100_000;
+    const PERMITTED: usize = 65_535;
+    let Some(stage) = Stage::that_counts(story!()) else {
+        return;
+    };
+    let device = open_otherwise(&stage, |said| said.maps_limit = PERMITTED);
+    let session = Session::new(&device).unwrap();
+    let mut queue = by_sequence(&session, 4);
+    let own = device.dma().unwrap().usage().maps;
+    let options = HostOptions::default();
+    let buffers: Vec<_> = (0..BUFFERS)
+        .map(|_| session.host_memory(4096, options).unwrap())
+        .collect();
+    let usage = device.dma().unwrap().usage();
+    println!("= {BUFFERS} buffers: {usage:?}");
+    assert!(usage.maps < PERMITTED && usage.coalesced > 0, "{usage:?}");
+    assert!(stage.here().counters().regions <= usage.maps + 1);
+    for at in [0, PERMITTED / 2, PERMITTED, BUFFERS - 1] {
+        let word = 0x0101_0101_0101_0101 * (at as u64 % 251);
+        let to = fill(buffers[at].address(), 4096, word);
+        let seq = queue.submit_one(&to).unwrap();
+        queue.completions().wait(seq, Some(SOON)).unwrap();
+        let mut bytes = [0; 4096];
+        buffers[at].memory().read(0, &mut bytes).unwrap();
+        assert!(bytes.chunks(8).all(|here| here == word.to_le_bytes()));
+    }
+    drop(buffers);
+    assert_eq!(device.dma().unwrap().usage().maps, own);
+}
+
 /// Gives up the privilege to lock memory beyond the limit.
 fn give_up_locking() {
     #[repr(C)]

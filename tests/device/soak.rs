@@ -11,7 +11,7 @@ use jalapeno_hw::regs::ResetLevel;
 use jalapeno_tests::invariants::{Invariants, Tally, conserved};
 use jalapeno_tests::packet::nop;
 use jalapeno_tests::stage::try_delivering;
-use jalapeno_tests::{SOON, Stage, alone, calmly, stage, story};
+use jalapeno_tests::{SOON, Stage, calmly, stage, story, undisturbed};
 
 /// What may happen to any packet.
 const MISHAPS: [Fault; 13] = [
@@ -80,7 +80,7 @@ fn fresh(session: &Session) -> (Queue, Tally) {
 
 #[test]
 fn work_at_a_tenth_of_a_per_cent_of_mishaps_is_accounted_for_to_the_job() {
-    alone!();
+    undisturbed!();
     let Some(stage) = Stage::that_misbehaves(story!()) else {
         return;
     };
@@ -91,8 +91,8 @@ fn work_at_a_tenth_of_a_per_cent_of_mishaps_is_accounted_for_to_the_job() {
     let seed = 0x5EED_0001;
     let mut dice = Dice(seed);
     stage.warm_up();
-    let before = Invariants::before(&stage);
-    let session = stage.owner();
+    let before = Invariants::as_it_is(&stage);
+    let session = stage.session();
     let (mut queue, mut tally) = fresh(&session);
     let mut books = Books::default();
     let mut mishaps = 0;
@@ -156,11 +156,11 @@ fn work_at_a_tenth_of_a_per_cent_of_mishaps_is_accounted_for_to_the_job() {
 fn resets_under_load_end_every_job_once_and_work_goes_on() {
     calmly(|| {
         const RESETS: u32 = 40;
-        alone!();
+        undisturbed!();
         let stage = stage();
         stage.warm_up();
-        let before = Invariants::before(&stage);
-        let session = stage.owner();
+        let before = Invariants::as_it_is(&stage);
+        let session = stage.session();
         let over = AtomicBool::new(false);
         let ended = AtomicU64::new(0);
         let mut took = Vec::new();

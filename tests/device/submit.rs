@@ -8,7 +8,7 @@ use jalapeno_hw::queue::PriorityBand;
 use jalapeno_tests::invariants::{Invariants, Tally, conserved};
 use jalapeno_tests::packet::nop;
 use jalapeno_tests::stage::{by_sequence, delivering};
-use jalapeno_tests::{SOON, Stage, alone, stage};
+use jalapeno_tests::{SOON, Stage, stage, undisturbed};
 
 /// Depths to try, as far as the device has them.
 fn depths(session: &Session) -> Vec<u32> {
@@ -140,7 +140,7 @@ fn a_batch_is_taken_whole_or_not_at_all() {
 
 #[test]
 fn a_client_that_never_reaps_is_told_again_and_takes_no_more_memory() {
-    alone!();
+    undisturbed!();
     let stage = stage();
     let session = stage.session();
     let mut queue = delivering(&session, 64);
@@ -148,7 +148,7 @@ fn a_client_that_never_reaps_is_told_again_and_takes_no_more_memory() {
         queue.submit_one(&nop(cookie)).unwrap();
     }
     queue.completions().wait(Seq(64), Some(SOON)).unwrap();
-    let before = Invariants::before(&stage);
+    let before = Invariants::as_it_is(&stage);
     for _ in 0..100_000 {
         assert!(matches!(queue.submit_one(&nop(65)), Err(Error::Full)));
         assert!(matches!(queue.submit(&nops(65, 2)), Err(Error::Full)));

@@ -11,7 +11,7 @@ use jalapeno_tests::alone::{part, say};
 use jalapeno_tests::invariants::{Invariants, Tally, conserved, punctual};
 use jalapeno_tests::packet::{copy, nop, signal, wait};
 use jalapeno_tests::stage::{LET_GO, by_sequence, delivering};
-use jalapeno_tests::{Part, SOON, Stage, Stopwatch, alone, calmly, stage, story};
+use jalapeno_tests::{Part, SOON, Stage, Stopwatch, alone, calmly, stage, story, undisturbed};
 
 /// A queue whose first job waits for a fence that nobody raises, and a few behind it.
 fn in_flight(session: &Session, gate: &Fence, jobs: u64) -> (Queue, Completions) {
@@ -95,10 +95,10 @@ fn a_dropped_queue_ends_the_waits_of_every_thread_and_frees_its_jobs_memory() {
 
 #[test]
 fn memory_of_a_job_that_is_not_done_is_busy_until_it_is_and_a_dropped_buffer_waits() {
-    alone!();
+    undisturbed!();
     let stage = stage();
-    let before = Invariants::before(&stage);
-    let session = stage.owner();
+    let before = Invariants::as_it_is(&stage);
+    let session = stage.session();
     let gate = session.fence(0).unwrap();
     let mut queue = by_sequence(&session, 8);
     let host = session.host_memory(4096, HostOptions::default()).unwrap();
@@ -134,15 +134,15 @@ fn memory_of_a_job_that_is_not_done_is_busy_until_it_is_and_a_dropped_buffer_wai
 
 #[test]
 fn a_device_reset_ends_every_job_as_stale_and_a_new_session_works_at_once() {
-    alone!();
+    undisturbed!();
     let stage = stage();
-    let device = stage.open();
+    let device = stage.device();
     // A vector stays on once it was asked for, as long as the device is open.
     let vectors = device.vectors().unwrap();
     for number in 0..vectors.count() {
         vectors.get(number).unwrap();
     }
-    let before = Invariants::before(&stage);
+    let before = Invariants::as_it_is(&stage);
     let (mut ended, mut closed) = (Vec::new(), Vec::new());
     for level in [ResetLevel::Device, ResetLevel::Function, ResetLevel::Device] {
         let session = Session::new(&device).unwrap();
@@ -190,12 +190,12 @@ fn a_device_reset_ends_every_job_as_stale_and_a_new_session_works_at_once() {
 #[test]
 fn a_reset_that_somebody_else_did_is_seen_by_whoever_waits() {
     calmly(|| {
-        alone!();
+        undisturbed!();
         let Some(stage) = Stage::that_misbehaves(story!()) else {
             return;
         };
-        let before = Invariants::before(&stage);
-        let device = stage.open();
+        let before = Invariants::as_it_is(&stage);
+        let device = stage.device();
         let session = Session::new(&device).unwrap();
         let gate = session.fence(0).unwrap();
         let (queue, completions) = in_flight(&session, &gate, 10);
@@ -218,12 +218,12 @@ fn a_reset_that_somebody_else_did_is_seen_by_whoever_waits() {
 #[test]
 fn firmware_that_restarts_itself_is_a_reset_that_somebody_else_did() {
     calmly(|| {
-        alone!();
+        undisturbed!();
         let Some(stage) = Stage::that_misbehaves(story!()) else {
             return;
         };
-        let before = Invariants::before(&stage);
-        let session = stage.owner();
+        let before = Invariants::as_it_is(&stage);
+        let session = stage.session();
         let mut queue = delivering(&session, 32);
         let completions = queue.completions().clone();
         stage.mischief().fault_at(Fault::FirmwareRestart, 5);

@@ -14,9 +14,12 @@ const STORY: &str = "JALAPENO_STORY";
 const PART: &str = "JALAPENO_PART";
 /// What it was given to play with.
 const PROP: &str = "JALAPENO_PROP";
-/// A file that is to have the names of such stories, which are then played later, all together: between
-/// them nobody holds the one card that there is, and behind a kernel an opening is a reset.
+/// A file that is to have the names of such stories, a full stop behind each, which are then played later, all
+/// together: between them nobody holds the one card that there is, and behind a kernel an opening is a reset.
 const LATER: &str = "JALAPENO_LATER";
+/// Set where stories play one after another on the one card that there is: one that only counts what is held
+/// then plays in this process, on the card as the story before left it.
+const ONE_BY_ONE: &str = "JALAPENO_ONE_BY_ONE";
 /// Longest that a story may take.
 const LONGEST: Duration = Duration::from_secs(100);
 
@@ -30,7 +33,7 @@ pub fn is_alone(story: &str) -> bool {
         return true;
     }
     if let Some(path) = std::env::var_os(LATER) {
-        crate::stage::note(&path, story);
+        crate::stage::note(&path, &format!("{story}."));
         return false;
     }
     let _turn = crate::stage::turn();
@@ -53,6 +56,16 @@ pub fn is_alone(story: &str) -> bool {
         String::from_utf8_lossy(&output.stderr)
     );
     false
+}
+
+/// Whether this process plays a story beside which nothing else may play, because it counts what the process
+/// holds. Otherwise another did, and played it well.
+///
+/// # Panics
+/// Where the story failed.
+#[must_use]
+pub fn is_undisturbed(story: &str) -> bool {
+    std::env::var_os(ONE_BY_ONE).is_some() || is_alone(story)
 }
 
 /// The part that this process plays, and what it was given; `None`: the story itself.
@@ -194,6 +207,16 @@ macro_rules! story {
         let path = path.strip_suffix("::here").unwrap_or(path);
         path.trim_end_matches("::{{closure}}")
     }};
+}
+
+/// Plays the story around it with nothing beside it in its process.
+#[macro_export]
+macro_rules! undisturbed {
+    () => {
+        if !$crate::alone::is_undisturbed($crate::story!()) {
+            return;
+        }
+    };
 }
 
 /// Plays the story around it in a process of its own.

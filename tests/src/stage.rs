@@ -271,9 +271,16 @@ impl Stage {
         Session::new(&self.device()).expect("a session")
     }
 
-    /// Lets go of the card, where an earlier story left it open.
+    /// Lets go of the card, where an earlier story left it open. The kernel module then scrubs it, before
+    /// anything else happens to it.
     pub fn let_go(&self) {
         let_go();
+        let state = format!("/sys/bus/pci/devices/{}/jalapeno/hbm", self.name);
+        let begin = Instant::now();
+        while std::fs::read_to_string(&state).is_ok_and(|now| now.trim() == "scrubbing") {
+            assert!(begin.elapsed() < SOON, "the scrub ends");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Makes what is only ever made once, before anything is counted. Behind a kernel, where an opening
