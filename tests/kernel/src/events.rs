@@ -45,8 +45,8 @@ impl Beside {
     }
 }
 
-/// Beside the shim's cards. Nobody has the serial port until a story has it taken.
-pub const SHIM: Beside = Beside {
+/// Beside the cards of the boots of many stories. Nobody has the serial port until a story has it taken.
+pub const MANY: Beside = Beside {
     spares: 1,
     company: true,
     modules: &["aer_inject"],
@@ -57,17 +57,23 @@ pub const SHIM: Beside = Beside {
 pub const BOOTS: [Boot; 6] = [
     Boot {
         name: "events",
-        stock: &[],
+        stock: &[
+            "edu,dma_mask=0xffffffffffffffff",
+            "pcie-root-port,id=rp0,chassis=1,slot=1",
+            "igb,bus=rp0",
+        ],
         cards: 2,
         driver: Driver::VfioPci,
-        bind: CARD,
-        stories: &["events"],
-        beside: Beside {
-            spares: 1,
-            company: true,
-            modules: &["aer_inject"],
-            ..Beside::NOTHING
-        },
+        bind: "a1a0:0001 1234:11e8 8086:10c9",
+        stories: &[
+            "stock-devices",
+            "lspci",
+            "card",
+            "owners",
+            "doctor",
+            "events",
+        ],
+        beside: MANY,
     },
     Boot {
         name: "trouble", // cards that are wrong, and one whose scrub is slow, fails and hangs

@@ -1,35 +1,41 @@
 //! The hands at a running machine: what the guest asks of its host by `HOST` lines.
 //!
 //! `HOST plug N` · `HOST unplug N` · `HOST kill N`, N the number of a card. `HOST tell N ORDER` passes
-//! an order on to the card's emulator (`fault NAME@K`, `calm`, `reset`), and is answered
-//! by `SEEN`, or `REFUSED`.
+//! an order on to the card's emulator (`fault NAME@K`, `calm`, `reset`), `HOST quiet N` has the other
+//! machines stand still until `HOST loud N`; these are answered by `SEEN`, or `REFUSED`.
 
 use std::io;
 use std::path::{Path, PathBuf};
-
-use serde_json::json;
+use std::time::Duration;
 
 use crate::card::Card;
 use crate::monitor::Monitor;
+use crate::quiet::{Place, Quiet};
 use crate::report::{Case, Outcome};
 
 /// What stands ready beside a machine.
 #[derive(Debug)]
-pub struct Hands {
+pub struct Hands<'a> {
     cards: Vec<Card>,
     socket: PathBuf,
     monitor: Option<Monitor>,
     /// The devices that were unplugged, in order.
     unplugged: Vec<String>,
+    // Dropped in this order.
+    quiet: Option<Quiet<'a>>,
+    place: Place<'a>,
 }
 
-impl Hands {
-    /// What a guest that waits is told where its wish was not carried out.
-    pub const REFUSED: &[u8] = b"REFUSED\n";
+/// QEMU answers at once; a busy host may take its time.
+const ANSWER: Duration = Duration::from_secs(60);
 
-    /// At these cards, and at QEMU's monitor in `folder`.
+impl<'a> Hands<'a> {
+    /// What a guest that waits is told where its wish was not carried out.
+    pub const REFUSED: &'static [u8] = b"REFUSED\n";
+
+    /// At these cards, and at QEMU's monitor in `folder`; the machine's place among those that run.
     #[must_use]
-    pub fn new(cards: Vec<Card>, folder: &Path) -> Self {
+    pub fn new(cards: Vec<Card>, folder: &Path, place: Place<'a>) -> Self {
         let socket = folder.join("monitor.sock");
         let _ = std::fs::remove_file(&socket); // of the run before
         Self {
@@ -37,6 +43,8 @@ impl Hands {
             socket,
             monitor: None,
             unplugged: Vec::new(),
+            quiet: None,
+            place,
         }
     }
 
@@ -58,17 +66,19 @@ impl Hands {
         Ok(resets.saturating_sub(asked) / 2)
     }
 
-    /// QEMU's arguments for the monitor.
+    /// QEMU's arguments for the monitors.
     #[must_use]
-    pub fn arguments(&self) -> [String; 2] {
+    pub fn arguments(&self) -> Vec<String> {
         let place = format!("unix:{},server=on,wait=off", self.socket.display());
-        ["-qmp".to_owned(), place]
+        let own = ["-qmp".to_owned(), place];
+        own.into_iter().chain(self.place.arguments()).collect()
     }
 
     /// Whether the guest waits for the answer to these words.
     #[must_use]
     pub fn answers(words: &str) -> bool {
-        words.starts_with("tell ")
+        let verb = words.split(' ').next();
+        verb.is_some_and(|verb| ["tell", "quiet", "loud"].contains(&verb))
     }
 
     /// Does what the guest asks.
@@ -76,7 +86,8 @@ impl Hands {
     /// # Errors
     /// Why it cannot be done.
     pub fn obey(&mut self, words: &str) -> io::Result<()> {
-        let unknown = || io::Error::other("plug, unplug, kill or tell, and a card's number");
+        let unknown =
+            || io::Error::other("plug, unplug, kill, tell, quiet or loud, and a card's number");
         let (verb, rest) = words.split_once(' ').ok_or_else(unknown)?;
         let (number, order) = rest.split_once(' ').unwrap_or((rest, ""));
         let number: usize = number.parse().map_err(|_| unknown())?;
@@ -93,13 +104,22 @@ impl Hands {
             }
             "unplug" => {
                 let id = format!("jal{number}");
-                self.monitor()?
-                    .execute("device_del", &json!({ "id": id }))?;
+                let before = self.unplugged.iter().filter(|gone| **gone == id).count();
+                self.monitor()?.unplug(&id, before)?;
                 self.unplugged.push(id);
                 Ok(())
             }
             "kill" => card.kill(),
             "tell" => card.order(order),
+            "quiet" => {
+                self.quiet = None; // what this machine has, it does not wait for
+                self.quiet = Some(self.place.quiet());
+                Ok(())
+            }
+            "loud" => {
+                self.quiet = None;
+                Ok(())
+            }
             _ => Err(unknown()),
         }
     }
@@ -124,7 +144,7 @@ impl Hands {
 
     fn monitor(&mut self) -> io::Result<&mut Monitor> {
         if self.monitor.is_none() {
-            self.monitor = Some(Monitor::connect(&self.socket)?);
+            self.monitor = Some(Monitor::connect(&self.socket, ANSWER)?);
         }
         self.monitor
             .as_mut()

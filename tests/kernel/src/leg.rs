@@ -11,7 +11,7 @@ pub struct Leg {
     pub name: &'static str,
     /// What LEG=... selects, beside the name.
     pub family: &'static str,
-    /// The folder of the cache with `vmlinuz` and `release`.
+    /// The folder of the cache with `vmlinux` and `release`.
     pub kernel: &'static str,
     /// The folder of the cache with the modules.
     pub modules_in: &'static str,

@@ -10,16 +10,18 @@ mod machine;
 mod marks;
 mod monitor;
 mod program;
+mod quiet;
 mod report;
 mod tallies;
 mod together;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,8 +31,10 @@ use events::Beside;
 use hands::Hands;
 use leg::{LEGS, Leg, Unprepared};
 use machine::Machine;
+use quiet::Floor;
 use report::{Case, Count, Outcome};
 use tallies::Tallies;
+use waiting::{Ask, Waiting};
 
 /// One boot of a leg: what is in the machine and which stories run there.
 #[derive(Debug)]
@@ -65,6 +69,15 @@ impl Driver {
             Self::Shim => "jalapeno_vfio_pci",
         }
     }
+
+    /// How many processors its machines have. Two that are emulated wait for each other wherever a kernel has
+    /// one interrupt the other, and the host runs one of them: our own kernel code alone is worth that.
+    fn processors(self) -> usize {
+        match self {
+            Self::VfioPci => 1,
+            Self::Shim => 2,
+        }
+    }
 }
 
 /// Our card's ids, ASSUMED like everything in Host interface 2.
@@ -74,7 +87,7 @@ const CARD: &str = "a1a0:0001";
 const LIBRARY: [&str; 4] = ["library", "device", "c-programs", "generate"];
 
 /// The longest first: what ends last is then short.
-const BOOTS: [Boot; 6] = [
+const BOOTS: [Boot; 4] = [
     Boot {
         name: "library",
         stock: &[],
@@ -100,29 +113,7 @@ const BOOTS: [Boot; 6] = [
         driver: Driver::Shim,
         bind: CARD,
         stories: &["card", "owners", "shim", "sensors", "doctor", "events"],
-        beside: events::SHIM,
-    },
-    Boot {
-        name: "stock",
-        stock: &[
-            "edu,dma_mask=0xffffffffffffffff",
-            "pcie-root-port,id=rp0,chassis=1,slot=1",
-            "igb,bus=rp0",
-        ],
-        cards: 0,
-        driver: Driver::VfioPci,
-        bind: "1234:11e8 8086:10c9",
-        stories: &["stock-devices"],
-        beside: Beside::NOTHING,
-    },
-    Boot {
-        name: "cards",
-        stock: &[],
-        cards: 2,
-        driver: Driver::VfioPci,
-        bind: CARD,
-        stories: &["lspci", "card", "owners", "doctor"],
-        beside: Beside::NOTHING,
+        beside: events::MANY,
     },
     Boot {
         name: "binding",
@@ -186,10 +177,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Machines that run at once. A third of a story's time is a wait for a reset, so one more than there
-/// are cores keeps them busy; two more make each other late.
+/// Machines that run at once. Half of a story's time is a wait, for resets above all, so two more than there
+/// are cores keep them busy.
 fn machines() -> usize {
-    thread::available_parallelism().map_or(2, |cores| cores.get().min(4) + 1)
+    thread::available_parallelism().map_or(2, |cores| cores.get().min(4) + 2)
 }
 
 /// Runs every boot of every leg, a few at a time, and tells of each when it is over. What a later
@@ -197,19 +188,20 @@ fn machines() -> usize {
 fn run_legs(legs: &[&Leg], boots: &[&Boot]) -> Count {
     let begun = Instant::now();
     let tallies = Mutex::new(Tallies::default());
+    let floor = Floor::default();
     let open = || tallies.lock().unwrap_or_else(PoisonError::into_inner);
-    let (prepared, jobs) = mpsc::channel();
-    let jobs = Mutex::new(jobs);
-    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+    let waiting = Waiting::new();
     thread::scope(|scope| {
-        for _ in 0..machines() {
-            scope.spawn(|| {
-                while let Ok((leg, boot, cache)) = next() {
+        let (waiting, floor, open) = (&waiting, &floor, &open);
+        for number in 0..machines() {
+            let ask = [Ask::Longest, Ask::Shortest][number % 2];
+            scope.spawn(move || {
+                while let Some((leg, boot, cache)) = waiting.next(ask) {
                     let (leg, boot): (&Leg, &Boot) = (leg, boot);
                     let cache: PathBuf = cache;
                     let started = Instant::now();
                     let name = format!("{}/{}", leg.name, boot.name);
-                    match run_boot(leg, boot, &cache) {
+                    match run_boot(leg, boot, &cache, floor) {
                         Ok(Run::Booted(ending)) => {
                             open().end(leg, boot, &ending);
                             let took = started.elapsed().as_secs_f64();
@@ -224,9 +216,10 @@ fn run_legs(legs: &[&Leg], boots: &[&Boot]) -> Count {
         for leg in legs {
             match leg.prepare().and_then(|()| leg::cache()) {
                 Ok(cache) => {
-                    for boot in boots {
-                        // A worker that panicked takes no more; the scope tells of it.
-                        let _ = prepared.send((*leg, *boot, cache.clone()));
+                    // The longest boots first, and of those the slowest kernel's, the last leg's.
+                    for (place, boot) in boots.iter().enumerate() {
+                        let rank = (place + 1) * LEGS.len() - leg.turn();
+                        waiting.add(rank, (*leg, *boot, cache.clone()));
                     }
                 }
                 Err(Unprepared::Skipped(why)) => {
@@ -237,7 +230,7 @@ fn run_legs(legs: &[&Leg], boots: &[&Boot]) -> Count {
                 }
             }
         }
-        drop(prepared);
+        waiting.close();
     });
     println!("     all took {:.1} s", begun.elapsed().as_secs_f64());
     // Where a card is given to its driver it is opened: none were, or nobody counted.
@@ -267,7 +260,7 @@ struct Ran {
     figures: BTreeMap<String, String>,
 }
 
-fn run_boot(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Run> {
+fn run_boot(leg: &Leg, boot: &Boot, cache: &Path, floor: &Floor) -> io::Result<Run> {
     if let Some(why) = boot.beside.absent_from(leg.name) {
         return Ok(Run::Absent(why));
     }
@@ -291,14 +284,15 @@ fn run_boot(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Run> {
         })
         .collect::<Result<_, _>>()?;
     let devices = devices(boot, &cards);
-    let mut hands = Hands::new(cards, &folder);
+    let mut hands = Hands::new(cards, &folder, floor.enter(&folder));
     let machine = Machine {
         qemu: leg::home().join("qemu"),
-        kernel: cache.join(leg.kernel).join("vmlinuz"),
+        kernel: cache.join(leg.kernel).join("vmlinux"),
         initramfs,
+        processors: boot.driver.processors(),
         folder: &folder,
         devices,
-        more: hands.arguments().to_vec(),
+        more: hands.arguments(),
         append: format!("intel_iommu=on {}", boot.beside.append),
     };
     let ending = machine.run(DEADLINE, &mut hands, boot.beside.hangs)?;
@@ -377,6 +371,7 @@ fn userland(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<u8>> {
     archive.folder("dev")?;
     archive.device("dev/console", 5, 1)?;
     archive.copy("init", &guest.join("init"))?;
+    archive.copy("bin/cards", &guest.join("cards"))?;
     archive.copy("bin/busybox", &cache.join("busybox/usr/bin/busybox"))?;
     for program in ["probe", "card", "owner"] {
         archive.copy(

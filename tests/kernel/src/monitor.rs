@@ -14,25 +14,25 @@ pub struct Monitor {
     deleted: Vec<String>,
 }
 
-/// QEMU answers at once; a busy host may take its time.
-const ANSWER: Duration = Duration::from_secs(60);
+/// Longest that a guest is about a slot: it gives whoever pressed the button five seconds to think better of it.
+const BUSY: Duration = Duration::from_secs(20);
 
 impl Monitor {
-    /// Connects to the socket that QEMU serves.
+    /// Connects to the socket that QEMU serves, and waits for it, as for each answer, at most so long.
     ///
     /// # Errors
     /// What the system says, or QEMU's refusal.
-    pub fn connect(socket: &Path) -> io::Result<Self> {
+    pub fn connect(socket: &Path, patience: Duration) -> io::Result<Self> {
         let begin = Instant::now();
         let stream = loop {
             match UnixStream::connect(socket) {
-                Err(_) if begin.elapsed() < ANSWER => {
+                Err(_) if begin.elapsed() < patience => {
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 other => break other?,
             }
         };
-        stream.set_read_timeout(Some(ANSWER))?;
+        stream.set_read_timeout(Some(patience))?;
         let mut monitor = Self {
             lines: BufReader::new(stream),
             deleted: Vec::new(),
@@ -66,11 +66,34 @@ impl Monitor {
     /// # Errors
     /// When it tells nothing for too long.
     pub fn await_deleted(&mut self, id: &str, times: usize) -> io::Result<()> {
-        while self.deleted.iter().filter(|deleted| *deleted == id).count() < times {
+        while self.deletions(id) < times {
             let said = self.message()?;
             self.event(&said);
         }
         Ok(())
+    }
+
+    /// Asks the guest to let go of a device that was deleted so many times before. A guest that is still about
+    /// the slot is asked again: it may not be done with what was plugged, or be taking it out already, for a
+    /// slow one reads the press of the button that comes with a card as a wish to have it out.
+    ///
+    /// # Errors
+    /// What the system says, or QEMU's refusal in its own words.
+    pub fn unplug(&mut self, id: &str, times: usize) -> io::Result<()> {
+        let begin = Instant::now();
+        loop {
+            match self.execute("device_del", &json!({ "id": id })) {
+                Err(why) if why.to_string().contains("guest is busy") && begin.elapsed() < BUSY => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Err(_) if self.deletions(id) > times => return Ok(()),
+                other => return other,
+            }
+        }
+    }
+
+    fn deletions(&self, id: &str) -> usize {
+        self.deleted.iter().filter(|deleted| *deleted == id).count()
     }
 
     /// The ids of the devices that QEMU told it deleted, up to its end.
@@ -104,8 +127,8 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
 
-    /// Connects a monitor to a peer that says these lines.
-    fn monitor(name: &str, lines: &'static str) -> io::Result<Monitor> {
+    /// Connects a monitor to a peer that has said these lines.
+    fn monitor(name: &str, lines: &'static str) -> io::Result<(Monitor, UnixStream)> {
         let path = std::env::temp_dir().join(format!("monitor-{name}-{}", std::process::id()));
         let listener = UnixListener::bind(&path)?;
         let peer = std::thread::spawn(move || {
@@ -113,10 +136,10 @@ mod tests {
             stream.write_all(lines.as_bytes()).expect("written");
             stream
         });
-        let connected = Monitor::connect(&path);
-        drop(peer.join());
+        let connected = Monitor::connect(&path, Duration::from_secs(60));
+        let stream = peer.join().expect("a peer");
         std::fs::remove_file(&path)?;
-        connected
+        Ok((connected?, stream))
     }
 
     #[test]
@@ -125,7 +148,25 @@ mod tests {
             {\"event\":\"DEVICE_DELETED\",\"data\":{\"path\":\"/a\"}}\n\
             {\"event\":\"DEVICE_DELETED\",\"data\":{\"device\":\"jal2\"}}\n\
             {\"event\":\"SHUTDOWN\"}\n";
-        assert_eq!(monitor("events", lines).unwrap().close(), ["jal2"]);
+        let (monitor, peer) = monitor("events", lines).unwrap();
+        drop(peer);
+        assert_eq!(monitor.close(), ["jal2"]);
+    }
+
+    #[test]
+    fn a_guest_that_is_busy_is_asked_again_and_one_that_took_it_out_already_is_done() {
+        let busy = "{\"QMP\":{}}\n{\"return\":{}}\n{\"error\":{\"desc\":\"Hot-unplug failed: guest is busy\"}}\n";
+        let gone = "{\"event\":\"DEVICE_DELETED\",\"data\":{\"device\":\"jal2\"}}\n";
+        let absent = "{\"error\":{\"desc\":\"Device 'jal2' not found\"}}\n";
+        let after = |name: &str, more: String, times| {
+            let lines: &'static str = format!("{busy}{more}").leak();
+            let (mut monitor, _peer) = monitor(name, lines).unwrap();
+            monitor.unplug("jal2", times)
+        };
+        assert!(after("again", "{\"return\":{}}\n".into(), 0).is_ok());
+        assert!(after("gone", format!("{gone}{absent}"), 0).is_ok());
+        let before = after("before", format!("{gone}{absent}"), 1).unwrap_err();
+        assert!(before.to_string().contains("not found"), "{before}");
     }
 
     #[test]

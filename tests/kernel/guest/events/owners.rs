@@ -63,12 +63,6 @@ pub fn one_that_stays_is_named(stage: &Stage) -> String {
 }
 
 pub fn two_cards_at_once(stage: &Stage) -> String {
-    // The second has a neighbour that may be in the way.
-    let neighbour = neighbour(&stage.cards[1]);
-    let in_the_way = is_occupied(&neighbour);
-    if in_the_way {
-        release(&neighbour);
-    }
     let devices: Vec<_> = stage.cards.iter().map(|card| open(card)).collect();
     assert_ne!(devices[0].info().uuid, devices[1].info().uuid);
     let begin = Instant::now();
@@ -78,20 +72,12 @@ pub fn two_cards_at_once(stage: &Stage) -> String {
         }
     });
     let took = begin.elapsed().as_millis();
-    drop(devices);
-    if in_the_way {
-        occupy(&neighbour);
-    }
     format!("100 rounds on each of two cards in {took} ms")
 }
 
 /// The other function of a card's slot.
 fn neighbour(card: &str) -> String {
     format!("{}1", &card[..card.len() - 1])
-}
-
-fn is_occupied(address: &str) -> bool {
-    function(address).driver().is_some()
 }
 
 const SERIAL: &str = "/sys/bus/pci/drivers/serial";
@@ -108,10 +94,8 @@ pub fn another_driver_in_the_group(stage: &Stage) -> String {
     let card = &stage.cards[1];
     let neighbour = neighbour(card);
     assert_eq!(function(card).group(), function(&neighbour).group());
-    let in_the_way = is_occupied(&neighbour);
-    if !in_the_way {
-        occupy(&neighbour);
-    }
+    // Nobody has it but for this story.
+    occupy(&neighbour);
     assert_eq!(function(&neighbour).driver().as_deref(), Some("serial"));
     let mut told = String::new();
     for &backend in stage.backends() {
@@ -133,9 +117,5 @@ pub fn another_driver_in_the_group(stage: &Stage) -> String {
         "{refused}"
     );
     work(&device, 10, 1);
-    drop(device);
-    if in_the_way {
-        occupy(&neighbour);
-    }
     format!("{told}; {refused}")
 }
