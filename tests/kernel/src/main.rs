@@ -194,7 +194,10 @@ fn run_legs(legs: &[&Leg], boots: &[&Boot]) -> Count {
     thread::scope(|scope| {
         let (waiting, floor, open) = (&waiting, &floor, &open);
         for number in 0..machines() {
-            let ask = [Ask::Longest, Ask::Shortest][number % 2];
+            let ask = match number % 4 {
+                3 => Ask::Shortest,
+                _ => Ask::Longest,
+            };
             scope.spawn(move || {
                 while let Some((leg, boot, cache)) = waiting.next(ask) {
                     let (leg, boot): (&Leg, &Boot) = (leg, boot);
