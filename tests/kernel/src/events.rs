@@ -63,6 +63,7 @@ pub const BOOTS: [Boot; 6] = [
             "igb,bus=rp0",
         ],
         cards: 2,
+        processors: 1,
         driver: Driver::VfioPci,
         bind: "a1a0:0001 1234:11e8 8086:10c9",
         stories: &[
@@ -79,6 +80,7 @@ pub const BOOTS: [Boot; 6] = [
         name: "trouble", // cards that are wrong, and one whose scrub is slow, fails and hangs
         stock: &[],
         cards: 4,
+        processors: 1,
         driver: Driver::Shim,
         bind: "", // the stories bind them: some are to be refused
         stories: &["events"],
@@ -105,6 +107,7 @@ pub const BOOTS: [Boot; 6] = [
         name: "bare",
         stock: &[],
         cards: 1,
+        processors: 1,
         driver: Driver::VfioPci,
         bind: "", // the story binds it: that is what fails without an IOMMU
         stories: &["events", "doctor"],
@@ -123,6 +126,7 @@ pub const BOOTS: [Boot; 6] = [
         name: "host", // set up as its users would, with Debian's own udev
         stock: &[],
         cards: 2,
+        processors: 1,
         driver: Driver::Shim,
         bind: CARD,
         stories: &["doctor", "setup"],
@@ -139,6 +143,7 @@ pub const BOOTS: [Boot; 6] = [
         name: "unmapped", // an IOMMU that remaps no interrupts, and a card whose group is shared
         stock: &[],
         cards: 1,
+        processors: 1,
         driver: Driver::VfioPci,
         bind: "",
         stories: &["doctor"],
@@ -156,6 +161,7 @@ pub const BOOTS: [Boot; 6] = [
         name: "dying",
         stock: &[],
         cards: 1,
+        processors: 1,
         driver: Driver::VfioPci,
         bind: CARD,
         stories: &["events"],

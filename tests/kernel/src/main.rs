@@ -44,6 +44,9 @@ struct Boot {
     stock: &'static [&'static str],
     /// How many of our cards.
     cards: usize,
+    /// How many processors. Two that are emulated wait for each other wherever a kernel has one interrupt the
+    /// other, and the host runs one of them: what our own kernel code does at once is worth that.
+    processors: usize,
     /// The driver the devices are given to.
     driver: Driver,
     /// `vendor:device` ids that are given to it.
@@ -69,15 +72,6 @@ impl Driver {
             Self::Shim => "jalapeno_vfio_pci",
         }
     }
-
-    /// How many processors its machines have. Two that are emulated wait for each other wherever a kernel has
-    /// one interrupt the other, and the host runs one of them: our own kernel code alone is worth that.
-    fn processors(self) -> usize {
-        match self {
-            Self::VfioPci => 1,
-            Self::Shim => 2,
-        }
-    }
 }
 
 /// Our card's ids, ASSUMED like everything in Host interface 2.
@@ -92,6 +86,7 @@ const BOOTS: [Boot; 4] = [
         name: "library",
         stock: &[],
         cards: 1,
+        processors: 1,
         driver: Driver::VfioPci,
         bind: CARD,
         stories: &LIBRARY,
@@ -101,6 +96,7 @@ const BOOTS: [Boot; 4] = [
         name: "library-shim",
         stock: &[],
         cards: 1,
+        processors: 2,
         driver: Driver::Shim,
         bind: CARD,
         stories: &LIBRARY,
@@ -110,6 +106,7 @@ const BOOTS: [Boot; 4] = [
         name: "shim",
         stock: &[],
         cards: 2,
+        processors: 2,
         driver: Driver::Shim,
         bind: CARD,
         stories: &["card", "owners", "shim", "sensors", "doctor", "events"],
@@ -119,6 +116,7 @@ const BOOTS: [Boot; 4] = [
         name: "binding",
         stock: &[],
         cards: 2,
+        processors: 1,
         driver: Driver::Shim,
         bind: "", // that is what the story does
         stories: &["binding"],
@@ -292,7 +290,7 @@ fn run_boot(leg: &Leg, boot: &Boot, cache: &Path, floor: &Floor) -> io::Result<R
         qemu: leg::home().join("qemu"),
         kernel: cache.join(leg.kernel).join("vmlinux"),
         initramfs,
-        processors: boot.driver.processors(),
+        processors: boot.processors,
         folder: &folder,
         devices,
         more: hands.arguments(),
