@@ -1,5 +1,5 @@
-//! Alone: a story in a process of its own, because it counts descriptors, sends signals, sets
-//! limits, forks or dies; and the parts that further processes play in it.
+//! Alone: a story in a process of its own, because it sets limits, forks or dies, or with nothing beside it in
+//! its process, because it counts what that holds; and the parts that further processes play in it.
 //!
 //! The process is this test program once more, told to play that one story.
 

@@ -88,7 +88,8 @@ fn kib(file: &str, field: &str) -> u64 {
     number.unwrap_or(0) * 1024
 }
 
-/// What was there before a fault; what must be there again after it. For stories that play alone.
+/// What was there before a fault; what must be there again after it. For stories beside which nothing plays in
+/// their process.
 #[derive(Debug)]
 pub struct Invariants {
     before: Held,

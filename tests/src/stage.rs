@@ -271,13 +271,23 @@ impl Stage {
         Session::new(&self.device()).expect("a session")
     }
 
-    /// Lets go of the card, where an earlier story left it open. The kernel module then scrubs it, before
-    /// anything else happens to it.
-    pub fn let_go(&self) {
+    /// What the kernel module says of the card's HBM, where it has the card.
+    fn hbm(&self) -> Option<String> {
+        std::fs::read_to_string(format!("/sys/bus/pci/devices/{}/jalapeno/hbm", self.name)).ok()
+    }
+
+    /// Whether the kernel module has the card.
+    #[must_use]
+    pub fn has_kernel_module(&self) -> bool {
+        self.hbm().is_some()
+    }
+
+    /// Lets go of the card, where an earlier story left it open, and waits until the kernel module has scrubbed
+    /// it, where that does.
+    pub fn close(&self) {
         let_go();
-        let state = format!("/sys/bus/pci/devices/{}/jalapeno/hbm", self.name);
         let begin = Instant::now();
-        while std::fs::read_to_string(&state).is_ok_and(|now| now.trim() == "scrubbing") {
+        while self.hbm().is_some_and(|now| now.trim() == "scrubbing") {
             assert!(begin.elapsed() < SOON, "the scrub ends");
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -65,6 +65,11 @@ impl Card {
         })
     }
 
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.emulator.0.id()
+    }
+
     /// The socket messages that it took until now, by command.
     pub fn messages(&self) -> io::Result<BTreeMap<String, u64>> {
         Ok(serde_json::from_value(self.count()?["messages"].clone())?)

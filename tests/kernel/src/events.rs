@@ -1,6 +1,6 @@
 //! The boots for what only a kernel can show: removal, hot plug, errors of the link, no IOMMU, death.
 
-use crate::{Boot, CARD, Driver};
+use crate::{Boot, CARD, Driver, Processors};
 
 /// What a machine has beside its cards, and on which legs it runs.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub const MANY: Beside = Beside {
 };
 
 /// See the file's head.
-pub const BOOTS: [Boot; 6] = [
+pub const BOOTS: [Boot; 7] = [
     Boot {
         name: "events",
         stock: &[
@@ -63,7 +63,7 @@ pub const BOOTS: [Boot; 6] = [
             "igb,bus=rp0",
         ],
         cards: 2,
-        processors: 1,
+        processors: Processors::One,
         driver: Driver::VfioPci,
         bind: "a1a0:0001 1234:11e8 8086:10c9",
         stories: &[
@@ -80,7 +80,7 @@ pub const BOOTS: [Boot; 6] = [
         name: "trouble", // cards that are wrong, and one whose scrub is slow, fails and hangs
         stock: &[],
         cards: 4,
-        processors: 1,
+        processors: Processors::Two,
         driver: Driver::Shim,
         bind: "", // the stories bind them: some are to be refused
         stories: &["events"],
@@ -104,10 +104,20 @@ pub const BOOTS: [Boot; 6] = [
         },
     },
     Boot {
+        name: "binding",
+        stock: &[],
+        cards: 2,
+        processors: Processors::One,
+        driver: Driver::Shim,
+        bind: "", // that is what the story does
+        stories: &["binding"],
+        beside: Beside::NOTHING,
+    },
+    Boot {
         name: "bare",
         stock: &[],
         cards: 1,
-        processors: 1,
+        processors: Processors::One,
         driver: Driver::VfioPci,
         bind: "", // the story binds it: that is what fails without an IOMMU
         stories: &["events", "doctor"],
@@ -126,7 +136,7 @@ pub const BOOTS: [Boot; 6] = [
         name: "host", // set up as its users would, with Debian's own udev
         stock: &[],
         cards: 2,
-        processors: 1,
+        processors: Processors::One,
         driver: Driver::Shim,
         bind: CARD,
         stories: &["doctor", "setup"],
@@ -143,7 +153,7 @@ pub const BOOTS: [Boot; 6] = [
         name: "unmapped", // an IOMMU that remaps no interrupts, and a card whose group is shared
         stock: &[],
         cards: 1,
-        processors: 1,
+        processors: Processors::One,
         driver: Driver::VfioPci,
         bind: "",
         stories: &["doctor"],
@@ -161,7 +171,7 @@ pub const BOOTS: [Boot; 6] = [
         name: "dying",
         stock: &[],
         cards: 1,
-        processors: 1,
+        processors: Processors::One,
         driver: Driver::VfioPci,
         bind: CARD,
         stories: &["events"],

@@ -1,41 +1,53 @@
 //! The hands at a running machine: what the guest asks of its host by `HOST` lines.
 //!
 //! `HOST plug N` · `HOST unplug N` · `HOST kill N`, N the number of a card. `HOST tell N ORDER` passes
-//! an order on to the card's emulator (`fault NAME@K`, `calm`, `reset`), `HOST quiet N` has the other
-//! machines stand still until `HOST loud N`; these are answered by `SEEN`, or `REFUSED`.
+//! an order on to the card's emulator (`fault NAME@K`, `calm`, `reset`), `HOST first N` has the host run this
+//! machine and its cards before all others until `HOST fair N`; these are answered by `SEEN`, or `REFUSED`.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use crate::card::Card;
+use crate::machine::Held;
 use crate::monitor::Monitor;
-use crate::quiet::{Place, Quiet};
 use crate::report::{Case, Outcome};
 
 /// What stands ready beside a machine.
 #[derive(Debug)]
-pub struct Hands<'a> {
+pub struct Hands {
     cards: Vec<Card>,
     socket: PathBuf,
     monitor: Option<Monitor>,
     /// The devices that were unplugged, in order.
     unplugged: Vec<String>,
-    // Dropped in this order.
-    quiet: Option<Quiet<'a>>,
-    place: Place<'a>,
+    /// QEMU's process.
+    machine: Option<u32>,
+    /// Loops that keep the host's processors awake.
+    awake: Vec<Held>,
 }
 
 /// QEMU answers at once; a busy host may take its time.
 const ANSWER: Duration = Duration::from_secs(60);
 
-impl<'a> Hands<'a> {
-    /// What a guest that waits is told where its wish was not carried out.
-    pub const REFUSED: &'static [u8] = b"REFUSED\n";
+/// Keeps each processor awake, by a loop that gives way to whatever else there is to do: each access to a card
+/// passes three threads, and to wake a processor takes longer than to answer.
+fn awake() -> Vec<Held> {
+    let words = ["--idle", "0", "sh", "-c", "while :; do :; done"].map(str::to_owned);
+    let start = || Held::start(Path::new("chrt"), &words, [(); 3].map(|()| Stdio::null()));
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    (0..processors).filter_map(|_| start().ok()).collect()
+}
 
-    /// At these cards, and at QEMU's monitor in `folder`; the machine's place among those that run.
+impl Hands {
+    /// What a guest that waits is told where its wish was not carried out.
+    pub const REFUSED: &[u8] = b"REFUSED\n";
+
+    /// At these cards, and at QEMU's monitor in `folder`.
     #[must_use]
-    pub fn new(cards: Vec<Card>, folder: &Path, place: Place<'a>) -> Self {
+    pub fn new(cards: Vec<Card>, folder: &Path) -> Self {
         let socket = folder.join("monitor.sock");
         let _ = std::fs::remove_file(&socket); // of the run before
         Self {
@@ -43,9 +55,14 @@ impl<'a> Hands<'a> {
             socket,
             monitor: None,
             unplugged: Vec::new(),
-            quiet: None,
-            place,
+            machine: None,
+            awake: Vec::new(),
         }
+    }
+
+    /// The machine runs, as this process.
+    pub fn runs(&mut self, machine: u32) {
+        self.machine = Some(machine);
     }
 
     /// The machine's cards, those among them that are not plugged in yet.
@@ -66,19 +83,18 @@ impl<'a> Hands<'a> {
         Ok(resets.saturating_sub(asked) / 2)
     }
 
-    /// QEMU's arguments for the monitors.
+    /// QEMU's arguments for the monitor.
     #[must_use]
-    pub fn arguments(&self) -> Vec<String> {
+    pub fn arguments(&self) -> [String; 2] {
         let place = format!("unix:{},server=on,wait=off", self.socket.display());
-        let own = ["-qmp".to_owned(), place];
-        own.into_iter().chain(self.place.arguments()).collect()
+        ["-qmp".to_owned(), place]
     }
 
     /// Whether the guest waits for the answer to these words.
     #[must_use]
     pub fn answers(words: &str) -> bool {
         let verb = words.split(' ').next();
-        verb.is_some_and(|verb| ["tell", "quiet", "loud"].contains(&verb))
+        verb.is_some_and(|verb| ["tell", "first", "fair"].contains(&verb))
     }
 
     /// Does what the guest asks.
@@ -87,7 +103,7 @@ impl<'a> Hands<'a> {
     /// Why it cannot be done.
     pub fn obey(&mut self, words: &str) -> io::Result<()> {
         let unknown =
-            || io::Error::other("plug, unplug, kill, tell, quiet or loud, and a card's number");
+            || io::Error::other("plug, unplug, kill, tell, first or fair, and a card's number");
         let (verb, rest) = words.split_once(' ').ok_or_else(unknown)?;
         let (number, order) = rest.split_once(' ').unwrap_or((rest, ""));
         let number: usize = number.parse().map_err(|_| unknown())?;
@@ -111,16 +127,30 @@ impl<'a> Hands<'a> {
             }
             "kill" => card.kill(),
             "tell" => card.order(order),
-            "quiet" => {
-                self.quiet = None; // what this machine has, it does not wait for
-                self.quiet = Some(self.place.quiet());
+            "first" => {
+                self.schedule("--rr", "1");
+                self.awake = awake();
                 Ok(())
             }
-            "loud" => {
-                self.quiet = None;
+            "fair" => {
+                self.schedule("--other", "0");
+                self.awake.clear();
                 Ok(())
             }
             _ => Err(unknown()),
+        }
+    }
+
+    /// How the host's processors come to the machine and its cards. Who may not ask for that measures beside
+    /// whatever else runs, as the figure then says itself.
+    fn schedule(&self, policy: &str, priority: &str) {
+        let cards = self.cards.iter().map(Card::process);
+        for process in self.machine.into_iter().chain(cards) {
+            let _ = Command::new("chrt")
+                .args(["--all-tasks", policy, "--pid", priority])
+                .arg(process.to_string())
+                .stderr(Stdio::null())
+                .status();
         }
     }
 

@@ -133,12 +133,7 @@ impl Machine<'_> {
     /// Boots, listens until the machine is off or the deadline has passed, and gives what was said.
     /// What the guest asks of its host, `hands` do. Where `hangs`, the guest cannot turn itself
     /// off, and its last word is the end.
-    pub fn run(
-        &self,
-        deadline: Duration,
-        hands: &mut Hands<'_>,
-        hangs: bool,
-    ) -> io::Result<Ending> {
+    pub fn run(&self, deadline: Duration, hands: &mut Hands, hangs: bool) -> io::Result<Ending> {
         let started = Instant::now();
         let mut marks = Marks::default();
         let console = self.folder.join("console.log");
@@ -153,6 +148,7 @@ impl Machine<'_> {
                 File::create(&errors)?.into(),
             ],
         )?;
+        hands.runs(qemu.0.id());
         let mut answers = qemu.0.stdin.take();
         let port = qemu
             .0

@@ -29,19 +29,19 @@ fn ask(line: &str) {
     assert_eq!(answer.trim(), "SEEN", "{line}");
 }
 
-/// The machines beside this one stand still until it is dropped.
-struct Quiet;
+/// The host runs this machine and its card before all others until it is dropped.
+struct First;
 
-impl Quiet {
+impl First {
     fn begin() -> Self {
-        ask("HOST quiet 0");
+        ask("HOST first 0");
         Self
     }
 }
 
-impl Drop for Quiet {
+impl Drop for First {
     fn drop(&mut self) {
-        println!("HOST loud 0");
+        println!("HOST fair 0");
         // A story that failed is told of; that the answer did not come adds nothing.
         let _ = std::io::stdin().read_line(&mut String::new());
     }
@@ -154,7 +154,7 @@ pub fn an_opening_is_quick_beside_its_reset(card: &str) -> String {
         true => "within",
         false => "beyond",
     };
-    let quiet = Quiet::begin();
+    let first = First::begin();
     for attempt in 0..12 {
         if attempt >= 3 && best.0 < STARVED {
             break;
@@ -173,13 +173,14 @@ pub fn an_opening_is_quick_beside_its_reset(card: &str) -> String {
             best = (rest, all, resets);
         }
     }
-    drop(quiet);
+    let scrub = scrub(card);
+    drop(first);
     let (rest, all, resets) = best;
     assert!(rest < STARVED, "{rest:?} beside the kernel's reset");
     let beyond = all.saturating_sub(RESET);
     println!("FIGURE opening-us {}", all.as_micros());
     println!("FIGURE opening-reset-us {}", resets.as_micros());
-    if let Some(took) = scrub(card) {
+    if let Some(took) = scrub {
         println!("FIGURE scrub-us {}", took.as_micros());
     }
     let millis = |time: Duration| time.as_secs_f64() * 1e3;
