@@ -233,11 +233,12 @@ fn the_device_reaches_buffers_that_share_a_mapping_each_by_its_own_address() {
     works(&session);
 }
 
-/// As many mappings as VFIO's type1 permits by default. Behind a kernel 400 MB of them would be pinned.
+/// Fewer mappings than VFIO's type1 permits by default (65,535): a board in this process maps each once more,
+/// and Linux permits a process no more than that. Behind a kernel 400 MB of them would be pinned.
 #[test]
-fn a_hundred_thousand_small_buffers_fit_where_sixty_five_thousand_mappings_are_permitted() {
+fn a_hundred_thousand_small_buffers_fit_where_eight_thousand_mappings_are_permitted() {
     const BUFFERS: usize = 100_000;
-    const PERMITTED: usize = 65_535;
+    const PERMITTED: usize = 8192;
     let Some(stage) = Stage::that_counts(story!()) else {
         return;
     };
