@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use jalapeno::device::{Device, Role};
 use jalapeno::error::{Error, Result};
+use jalapeno::pci::{Function, Root};
 use jalapeno::session::{QueueOptions, Session};
 use jalapeno::{Delivery, Queue};
 use jalapeno_emulator::board::Board;
@@ -271,15 +272,15 @@ impl Stage {
         Session::new(&self.device()).expect("a session")
     }
 
-    /// What the kernel module says of the card's HBM, where it has the card.
-    fn hbm(&self) -> Option<String> {
-        std::fs::read_to_string(format!("/sys/bus/pci/devices/{}/jalapeno/hbm", self.name)).ok()
+    /// The card as sysfs has it.
+    fn function(&self) -> Function {
+        Root::default().function(&self.name)
     }
 
     /// Whether the kernel module has the card.
     #[must_use]
     pub fn has_kernel_module(&self) -> bool {
-        self.hbm().is_some()
+        self.function().has_kernel_module()
     }
 
     /// Lets go of the card, where an earlier story left it open, and waits until the kernel module has scrubbed
@@ -287,7 +288,7 @@ impl Stage {
     pub fn close(&self) {
         let_go();
         let begin = Instant::now();
-        while self.hbm().is_some_and(|now| now.trim() == "scrubbing") {
+        while self.function().text("jalapeno/hbm").as_deref() == Some("scrubbing") {
             assert!(begin.elapsed() < SOON, "the scrub ends");
             std::thread::sleep(Duration::from_millis(1));
         }

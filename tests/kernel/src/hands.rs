@@ -8,7 +8,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
 
 use crate::card::Card;
 use crate::machine::Held;
@@ -28,9 +27,6 @@ pub struct Hands {
     /// Loops that keep the host's processors awake.
     awake: Vec<Held>,
 }
-
-/// QEMU answers at once; a busy host may take its time.
-const ANSWER: Duration = Duration::from_secs(60);
 
 /// Keeps each processor awake, by a loop that gives way to whatever else there is to do: each access to a card
 /// passes three threads, and to wake a processor takes longer than to answer.
@@ -113,14 +109,14 @@ impl Hands {
                 let device = card.device(number);
                 // The guest is done with a card a moment before QEMU is.
                 let id = format!("jal{number}");
-                let before = self.unplugged.iter().filter(|gone| **gone == id).count();
+                let before = self.unplugs(&id);
                 let monitor = self.monitor()?;
                 monitor.await_deleted(&id, before)?;
                 monitor.execute("device_add", &device)
             }
             "unplug" => {
                 let id = format!("jal{number}");
-                let before = self.unplugged.iter().filter(|gone| **gone == id).count();
+                let before = self.unplugs(&id);
                 self.monitor()?.unplug(&id, before)?;
                 self.unplugged.push(id);
                 Ok(())
@@ -141,16 +137,25 @@ impl Hands {
         }
     }
 
-    /// How the host's processors come to the machine and its cards. Who may not ask for that measures beside
-    /// whatever else runs, as the figure then says itself.
+    fn unplugs(&self, id: &str) -> usize {
+        self.unplugged.iter().filter(|gone| *gone == id).count()
+    }
+
+    /// How the host's processors come to the machine and its cards. Where that may not be asked for, what is
+    /// timed is timed beside whatever else runs.
     fn schedule(&self, policy: &str, priority: &str) {
         let cards = self.cards.iter().map(Card::process);
         for process in self.machine.into_iter().chain(cards) {
-            let _ = Command::new("chrt")
+            let told = Command::new("chrt")
                 .args(["--all-tasks", policy, "--pid", priority])
                 .arg(process.to_string())
                 .stderr(Stdio::null())
                 .status();
+            if !told.is_ok_and(|status| status.success()) {
+                eprintln!(
+                    "  chrt {policy} is refused: this opening is timed beside other machines"
+                );
+            }
         }
     }
 
@@ -174,7 +179,7 @@ impl Hands {
 
     fn monitor(&mut self) -> io::Result<&mut Monitor> {
         if self.monitor.is_none() {
-            self.monitor = Some(Monitor::connect(&self.socket, ANSWER)?);
+            self.monitor = Some(Monitor::connect(&self.socket)?);
         }
         self.monitor
             .as_mut()

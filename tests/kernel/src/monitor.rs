@@ -14,25 +14,28 @@ pub struct Monitor {
     deleted: Vec<String>,
 }
 
+/// QEMU answers at once; a busy host may take its time.
+const ANSWER: Duration = Duration::from_secs(60);
+
 /// Longest that a guest is about a slot: it gives whoever pressed the button five seconds to think better of it.
 const BUSY: Duration = Duration::from_secs(20);
 
 impl Monitor {
-    /// Connects to the socket that QEMU serves, and waits for it, as for each answer, at most so long.
+    /// Connects to the socket that QEMU serves.
     ///
     /// # Errors
     /// What the system says, or QEMU's refusal.
-    pub fn connect(socket: &Path, patience: Duration) -> io::Result<Self> {
+    pub fn connect(socket: &Path) -> io::Result<Self> {
         let begin = Instant::now();
         let stream = loop {
             match UnixStream::connect(socket) {
-                Err(_) if begin.elapsed() < patience => {
+                Err(_) if begin.elapsed() < ANSWER => {
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 other => break other?,
             }
         };
-        stream.set_read_timeout(Some(patience))?;
+        stream.set_read_timeout(Some(ANSWER))?;
         let mut monitor = Self {
             lines: BufReader::new(stream),
             deleted: Vec::new(),
@@ -74,8 +77,8 @@ impl Monitor {
     }
 
     /// Asks the guest to let go of a device that was deleted so many times before. A guest that is still about
-    /// the slot is asked again: it may not be done with what was plugged, or be taking it out already, for a
-    /// slow one reads the press of the button that comes with a card as a wish to have it out.
+    /// the slot is asked again: it may not be done with what was plugged, or be taking it out already, which a slow
+    /// one was seen to do by itself.
     ///
     /// # Errors
     /// What the system says, or QEMU's refusal in its own words.
@@ -136,7 +139,7 @@ mod tests {
             stream.write_all(lines.as_bytes()).expect("written");
             stream
         });
-        let connected = Monitor::connect(&path, Duration::from_secs(60));
+        let connected = Monitor::connect(&path);
         let stream = peer.join().expect("a peer");
         std::fs::remove_file(&path)?;
         Ok((connected?, stream))

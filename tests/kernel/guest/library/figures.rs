@@ -156,7 +156,7 @@ pub fn an_opening_is_quick_beside_its_reset(card: &str) -> String {
     };
     let first = First::begin();
     for attempt in 0..12 {
-        if attempt >= 3 && best.0 < STARVED {
+        if attempt >= 4 && best.0 < STARVED {
             break;
         }
         let _ = ioctl::longest();
