@@ -22,8 +22,9 @@ pub(super) enum Mishap {
     Gone(u32),
     /// The driver says yes and does not take the card.
     Idle,
-    /// The first driver that is to take the card may not yet; `true`: the kernel then gives it to it.
-    Early(bool),
+    /// The first driver that is to take the card may not yet, with this error; `true`: the kernel then
+    /// gives it to it.
+    Early(i32, bool),
     /// A write never comes home.
     Stuck(u32),
 }
@@ -87,10 +88,13 @@ impl Hands for Kernel {
                     return Err(none());
                 }
                 match self.mishap {
-                    Mishap::Early(given) if !self.asked.replace(true) => match given {
-                        true => symlink(folder, link).and(Err(none())),
-                        false => Err(none()),
-                    },
+                    Mishap::Early(why, given) if !self.asked.replace(true) => {
+                        let not_yet = Err(io::Error::from_raw_os_error(why));
+                        match given {
+                            true => symlink(folder, link).and(not_yet),
+                            false => not_yet,
+                        }
+                    }
                     Mishap::Idle if driver != "nvme" => Ok(()),
                     _ => symlink(folder, link),
                 }

@@ -113,12 +113,13 @@ impl Step {
     }
 
     /// Gives it to a driver. A card that was just found is told of before the kernel lets a driver have
-    /// it, and then the kernel itself may be the one that gives it, to whom it was promised.
+    /// it (ENODEV), and then the kernel itself may be the one that gives it, to whom it was promised
+    /// (EBUSY, if that is in the middle of our call).
     fn attach(&self, hands: &dyn Hands, driver: &str) -> io::Result<()> {
         let begin = Instant::now();
         loop {
             match hands.write(&self.driver_file(driver, "bind"), &self.function.address) {
-                Err(why) if why.raw_os_error() == Some(libc::ENODEV) => {
+                Err(why) if matches!(why.raw_os_error(), Some(libc::ENODEV | libc::EBUSY)) => {
                     if self.function.driver().is_some() {
                         return Ok(()); // which one is looked at next
                     }

@@ -234,9 +234,14 @@ fn a_driver_that_says_yes_and_takes_no_card_has_failed() {
 
 #[test]
 fn a_card_that_no_driver_may_have_yet_is_bound_a_moment_later() {
-    for given in [false, true] {
+    // By us, or by the kernel: before it looks for a driver, or while we ask.
+    for early in [
+        Mishap::Early(libc::ENODEV, false),
+        Mishap::Early(libc::ENODEV, true),
+        Mishap::Early(libc::EBUSY, true),
+    ] {
         let (machine, card) = machine(None);
-        let (bindings, _) = bindings(&machine, Mishap::Early(given));
+        let (bindings, _) = bindings(&machine, early);
         bindings.bind(CARD, &lasting()).unwrap();
         let (driver, only, records) = state(&card);
         assert_eq!(
