@@ -145,20 +145,19 @@ def made(dtype, values):
         return bytes([0x00, 0x7E]) + bytes(BYTES[dtype] - 2)
     with np.errstate(over="ignore", divide="ignore", under="ignore"):
         if dtype == Q8_0:
-            d = f4(max(abs(value) for value in x)) / f4(127)
+            most = f4(max(abs(value) for value in x))
+            d, inverse = most / f4(127), f4(127) / most
         else:
             top = f4(0)
             for value in x:
                 if abs(value) > abs(top):
                     top = value
             d = top / f4(-8)
-        inverse = f4(1) / d
+            inverse = f4(1) / d
         if not np.isfinite(inverse):
             inverse = f4(0)
         if dtype == Q8_0:
-            scaled = [float(value * inverse) for value in x]
-            # Halves away from zero; binary64 holds the sum with 0.5 exactly or rounds far from a half.
-            q = [int(np.copysign(np.floor(abs(s) + 0.5), s)) for s in scaled]
+            q = [int(np.rint(value * inverse)) for value in x]
             assert all(-127 <= n <= 127 for n in q)
             return scale_bytes(d) + struct.pack("32b", *q)
         q = [min(15, int(f4(value * inverse) + f4(8.5))) for value in x]
@@ -267,6 +266,10 @@ def copy():
         make(f"{q} of longer rows", dtype, (32, 3, 35, 1), (3360, 1, 1, 1))
         for odd in ODD:
             make(f"{q} {odd}", dtype, (32, 1, 1, 1), (32, 1, 1, 1), values=odd_values(odd))
+        # Half of the greatest is 63.5 or beside it, by how 127 / a was rounded.
+        halves = draw((32, 64, 1, 1), "normal", F16)
+        halves[..., 1::2] = np.abs(halves).max(axis=-1, keepdims=True) / 2
+        make(f"{q} halves of the greatest", dtype, (32, 64, 1, 1), (32, 64, 1, 1), values=halves)
         make(f"{q} empty", dtype, (0, 3, 1, 1), (0, 3, 1, 1))
     for dtype in blocks.BLOCKS:
         q, n = NAMES[dtype], ELEMENTS[dtype]

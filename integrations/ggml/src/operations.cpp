@@ -196,8 +196,6 @@ bool gated(Node n) noexcept {
 
 bool copy(Node n) noexcept {
     const Node from = n->src[0];
-    /* The card rounds halves away from zero (Kernels 1.8), ggml's CPU to even: BF16 makes many halves. */
-    if (from->type == GGML_TYPE_BF16 && n->type == GGML_TYPE_Q8_0) return false;
     return n->type == from->type || (real(from) && made(n)) || (block(from) && real(n)) ||
            (n->type == GGML_TYPE_I32 && from->type == GGML_TYPE_F32) ||
            (n->type == GGML_TYPE_F32 && from->type == GGML_TYPE_I32);

@@ -102,7 +102,7 @@ kernels! {
     mul_mat_block_types, 180, 180;
     mul_mat_id, 96, 96;
     set_rows_blocks, 72, 72;
-    copy_blocks, 128, 128;
+    copy_blocks, 130, 130;
     clamp, 86, 86;
     sample, 105, 105;
 }

@@ -16,9 +16,9 @@ fn nan<const BYTES: usize>() -> [u8; BYTES] {
 }
 
 /// What values are multiplied by; 0 where nothing is left of them.
-fn inverse(scale: f32) -> f32 {
-    let inverse = 1.0 / scale;
-    if inverse.is_finite() { inverse } else { 0.0 }
+fn factor(of: f32, by: f32) -> f32 {
+    let factor = of / by;
+    if factor.is_finite() { factor } else { 0.0 }
 }
 
 /// A Q8_0 block: the greatest magnitude is 127.
@@ -30,10 +30,10 @@ pub fn q8_0(x: &[f32; 32]) -> [u8; 34] {
     };
     let mut block = [0; 34];
     block[..2].copy_from_slice(&bytes);
-    let by = inverse(d);
+    let by = factor(127.0, most);
     for (byte, x) in block[2..].iter_mut().zip(x) {
         #[expect(clippy::cast_possible_truncation, reason = "at most 127")]
-        let q = (x * by).round() as i8;
+        let q = (x * by).round_ties_even() as i8;
         *byte = q.cast_unsigned();
     }
     block
@@ -48,7 +48,7 @@ pub fn q4_0(x: &[f32; 32]) -> [u8; 18] {
     };
     let mut block = [0; 18];
     block[..2].copy_from_slice(&bytes);
-    let by = inverse(d);
+    let by = factor(1.0, d);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
