@@ -378,7 +378,9 @@ fn userland(leg: &Leg, boot: &Boot, cache: &Path) -> io::Result<Vec<u8>> {
     archive.folder("dev")?;
     archive.device("dev/console", 5, 1)?;
     archive.copy("init", &guest.join("init"))?;
-    archive.copy("bin/cards", &guest.join("cards"))?;
+    for name in ["cards", "start-udev"] {
+        archive.copy(&format!("bin/{name}"), &guest.join(name))?;
+    }
     archive.copy("bin/busybox", &cache.join("busybox/usr/bin/busybox"))?;
     for program in ["probe", "card", "owner"] {
         archive.copy(
