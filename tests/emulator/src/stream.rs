@@ -26,6 +26,9 @@ pub const FDS_MAX: usize = 16;
 const FDS_SENT_MAX: usize = 253;
 /// How long a message may take from its first byte to its last, and a client to greet.
 pub const MESSAGE_TIME: Duration = Duration::from_secs(5);
+/// Who asked asks again soon, as a kernel that saves configuration space word by word: for so long looking is
+/// quicker than being woken.
+const SOON: Duration = Duration::from_micros(50);
 /// How long a reply may wait for room in the client's socket.
 const SEND_TIME: Duration = Duration::from_secs(2);
 
@@ -162,17 +165,30 @@ impl Receiver {
         }
     }
 
-    fn more(&mut self) -> io::Result<bool> {
+    /// What has come, or comes first: how many bytes, and what the kernel says of them.
+    fn take_in(&mut self, flags: MsgFlags) -> nix::Result<(usize, MsgFlags)> {
         self.control.fill(0);
         let mut into = [IoSliceMut::new(&mut self.buffer[self.end..])];
-        let received = recvmsg::<()>(
+        let message = recvmsg::<()>(
             self.stream.as_raw_fd(),
             &mut into,
             Some(&mut self.control),
-            MsgFlags::MSG_CMSG_CLOEXEC,
-        );
+            flags | MsgFlags::MSG_CMSG_CLOEXEC,
+        )?;
+        Ok((message.bytes, message.flags))
+    }
+
+    fn more(&mut self) -> io::Result<bool> {
+        let begin = Instant::now();
+        let received = loop {
+            match self.take_in(MsgFlags::MSG_DONTWAIT) {
+                Err(Errno::EAGAIN) if begin.elapsed() < SOON => std::hint::spin_loop(),
+                Err(Errno::EAGAIN) => break self.take_in(MsgFlags::empty()),
+                received => break received,
+            }
+        };
         let (count, flags) = match received {
-            Ok(message) => (message.bytes, message.flags),
+            Ok(received) => received,
             Err(Errno::EINTR | Errno::EAGAIN) => return Ok(true),
             Err(Errno::ECONNRESET) => return Ok(false),
             Err(errno) => return Err(errno.into()),
