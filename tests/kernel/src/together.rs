@@ -64,6 +64,12 @@ impl Together {
                 ));
             }
         }
+        if let Some(wake) = self.number("library", "wake-us") {
+            lines.push(format!(
+                "waking a card that vfio-pci had let sleep (D3hot) took {}, before it was opened",
+                millis(wake)
+            ));
+        }
         if let Some(scrub) = self.number("library-shim", "scrub-us") {
             lines.push(format!(
                 "the shim's scrub after a close took {}",

@@ -146,9 +146,49 @@ fn scrub(card: &str) -> Option<Duration> {
     Some(begin.elapsed())
 }
 
+/// A card kept in D0 until this is dropped, and how long waking it took: vfio-pci lets a card sleep in D3hot
+/// that nobody has open, and PCI wants 10 ms after it (Power Management 5.6.1). The kernel module keeps it awake.
+struct Awake {
+    control: String,
+    took: Duration,
+}
+
+impl Awake {
+    fn keep(card: &str) -> Self {
+        let device = format!("/sys/bus/pci/devices/{card}");
+        let is = |state: &str| {
+            let said = std::fs::read_to_string(format!("{device}/power_state"));
+            said.expect("a power state").trim() == state
+        };
+        let sleeps = std::env::var("DRIVER").as_deref() == Ok("vfio-pci");
+        let begin = Instant::now();
+        while sleeps && !is("D3hot") {
+            assert!(
+                begin.elapsed() < SOON,
+                "nobody has it open: it falls asleep"
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let control = format!("{device}/power/control");
+        let begin = Instant::now();
+        std::fs::write(&control, "on").expect("kept awake");
+        let took = begin.elapsed();
+        assert!(is("D0"), "awake");
+        Self { control, took }
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        let told = std::fs::write(&self.control, "auto");
+        assert!(told.is_ok() || std::thread::panicking(), "{told:?}");
+    }
+}
+
 /// The kernel's own part is measured beside it: what it takes to get the device by hand.
 pub fn an_opening_is_quick_beside_its_reset(card: &str) -> String {
     messages_of_an_opening(card);
+    let awake = Awake::keep(card);
     let mut best = (Duration::MAX, Duration::ZERO, Duration::ZERO);
     let verdict = |time: Duration| match time <= OPENING {
         true => "within",
@@ -156,7 +196,7 @@ pub fn an_opening_is_quick_beside_its_reset(card: &str) -> String {
     };
     let first = First::begin();
     for attempt in 0..12 {
-        if attempt >= 4 && best.0 < STARVED {
+        if attempt >= 4 && best.0 < RESET + STARVED {
             break;
         }
         let _ = ioctl::longest();
@@ -168,18 +208,20 @@ pub fn an_opening_is_quick_beside_its_reset(card: &str) -> String {
         let seq = queue.submit_one(&nop()).expect("submitted");
         queue.completions().wait(seq, Some(SOON)).expect("done");
         let all = begin.elapsed();
-        let rest = all.saturating_sub(resets);
-        if rest < best.0 {
-            best = (rest, all, resets);
+        if all < best.0 {
+            best = (all, all.saturating_sub(resets), resets);
         }
     }
     let scrub = scrub(card);
     drop(first);
-    let (rest, all, resets) = best;
+    let woken = awake.took;
+    drop(awake);
+    let (all, rest, resets) = best;
     assert!(rest < STARVED, "{rest:?} beside the kernel's reset");
     let beyond = all.saturating_sub(RESET);
     println!("FIGURE opening-us {}", all.as_micros());
     println!("FIGURE opening-reset-us {}", resets.as_micros());
+    println!("FIGURE wake-us {}", woken.as_micros());
     if let Some(took) = scrub {
         println!("FIGURE scrub-us {}", took.as_micros());
     }
