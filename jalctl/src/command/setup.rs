@@ -4,6 +4,8 @@
 //! was taken before is left alone; the first that fails ends the run, with the steps before it taken.
 
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use jalapeno::host::Host;
@@ -21,6 +23,9 @@ mod place;
 mod plan;
 
 use plan::{Standing, Step, Wishes};
+
+/// Longest from a step's end to the host's showing it.
+const SHOWN_BY: Duration = Duration::from_secs(5);
 
 /// Shows what this host lacks for its cards, and does it with --apply: group, udev rule, modules,
 /// limits, huge pages.
@@ -141,18 +146,25 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Problem> {
         hugepages: arguments.hugepages,
         replace: arguments.replace,
     };
-    let host = Host::look(&if here {
+    let tree = if here {
         Root::default()
     } else {
         Root::at(&root)
-    });
+    };
+    let plan = || plan::steps(&Host::look(&tree), &wishes);
     let mut steps: Vec<Taken> = Vec::new();
     let mut failed = false;
-    for step in plan::steps(&host, &wishes) {
-        let mut taken = planned(&root, &step);
+    for (at, step) in plan().iter().enumerate() {
+        let mut taken = planned(&root, step);
         if taken.state == State::Todo && arguments.apply && !failed {
-            match take(&root, &step) {
-                Ok(()) => taken.state = State::Applied,
+            let still = || plan().get(at).is_some_and(|again| again.is_todo(step));
+            match take(&root, step) {
+                Ok(()) => {
+                    taken.state = State::Applied;
+                    if !shows(still, SHOWN_BY) {
+                        taken.message = Some("does not show yet: see jalctl doctor".into());
+                    }
+                }
                 Err(problem) => {
                     (taken.state, taken.problem) = (State::Failed, Some(problem));
                     failed = true;
@@ -218,6 +230,18 @@ fn planned(root: &Path, step: &Step) -> Taken {
         }
     }
     taken
+}
+
+/// Whether the host shows in time what a step did: others do a part of it, such as udev.
+fn shows(still: impl Fn() -> bool, within: Duration) -> bool {
+    let begin = Instant::now();
+    while still() {
+        if begin.elapsed() >= within {
+            return false;
+        }
+        sleep(Duration::from_millis(20));
+    }
+    true
 }
 
 /// Takes a step, or leaves everything as it was.
@@ -317,7 +341,18 @@ fn words(setup: &Setup) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::name;
+    use super::*;
+
+    #[test]
+    fn what_a_step_did_is_waited_for_and_not_for_ever() {
+        let looks = std::cell::Cell::new(0);
+        let thrice = || {
+            looks.set(looks.get() + 1);
+            looks.get() < 3
+        };
+        assert!(shows(thrice, Duration::from_secs(60)));
+        assert!(!shows(|| true, Duration::from_millis(30)));
+    }
 
     #[test]
     fn names_are_no_options_paths_or_patterns() {

@@ -33,6 +33,14 @@ pub struct Step {
     pub later: Option<&'static str>,
 }
 
+impl Step {
+    /// Whether this is that step, and it is to be done.
+    #[must_use]
+    pub fn is_todo(&self, that: &Self) -> bool {
+        self.name == that.name && self.standing == Standing::Todo
+    }
+}
+
 /// What the caller wants beyond the usual.
 #[derive(Clone, Debug, Default)]
 pub struct Wishes {
@@ -187,10 +195,11 @@ fn again(step: Step, is_needed: bool) -> Step {
     }
 }
 
-/// Whether a card's node is not the group's, though the rule would make it so.
+/// Whether a card's node is not the group's, though the rule would make it so: without an IOMMU it does not.
 fn has_shut_nodes(host: &Host) -> bool {
-    let nodes = host.cards().into_iter();
-    nodes
+    let cards = host.cards().into_iter();
+    cards
+        .filter(|card| !card.function.is_without_iommu())
         .flat_map(|card| [card.group_node, card.device_node])
         .flatten()
         .any(|node| node.group_name.as_deref() != Some(GROUP) || node.mode & 0o060 != 0o060)
