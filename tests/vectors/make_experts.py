@@ -266,7 +266,7 @@ def copy():
         make(f"{q} of longer rows", dtype, (32, 3, 35, 1), (3360, 1, 1, 1))
         for odd in ODD:
             make(f"{q} {odd}", dtype, (32, 1, 1, 1), (32, 1, 1, 1), values=odd_values(odd))
-        # Half of the greatest is 63.5 or beside it, by how 127 / a was rounded.
+        # Half of the greatest is 63.5 or beside it, by how 127 / a was rounded; ties are ODD's "halves".
         halves = draw((32, 64, 1, 1), "normal", F16)
         halves[..., 1::2] = np.abs(halves).max(axis=-1, keepdims=True) / 2
         make(f"{q} halves of the greatest", dtype, (32, 64, 1, 1), (32, 64, 1, 1), values=halves)

@@ -161,8 +161,9 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Problem> {
             match take(&root, step) {
                 Ok(()) => {
                     taken.state = State::Applied;
-                    if !shows(still, SHOWN_BY) {
-                        taken.message = Some("does not show yet: see jalctl doctor".into());
+                    // An image shows it once it is booted.
+                    if here && !shows(still, SHOWN_BY) {
+                        taken.message = Some("does not show yet: run it again in a moment".into());
                     }
                 }
                 Err(problem) => {

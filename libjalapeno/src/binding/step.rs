@@ -123,7 +123,10 @@ impl Step {
                     if self.function.driver().is_some() {
                         return Ok(()); // which one is looked at next
                     }
-                    if begin.elapsed() >= FOUND_TIME || !self.function.is_there() {
+                    // Busy without a driver is the driver's own word.
+                    let asks_again = why.raw_os_error() == Some(libc::ENODEV);
+                    let late = begin.elapsed() >= FOUND_TIME;
+                    if !asks_again || late || !self.function.is_there() {
                         return Err(why);
                     }
                     std::thread::sleep(Duration::from_millis(10));

@@ -255,6 +255,16 @@ fn a_card_that_no_driver_may_have_yet_is_bound_a_moment_later() {
 }
 
 #[test]
+fn a_driver_that_says_busy_is_not_asked_again() {
+    let (machine, card) = machine(None);
+    let was = state(&card);
+    let (bindings, _) = bindings(&machine, Mishap::Early(libc::EBUSY, false));
+    let error = bindings.bind(CARD, &lasting()).unwrap_err();
+    assert!(error.to_string().contains("busy"), "{error}");
+    assert_eq!(state(&card), was);
+}
+
+#[test]
 fn a_driver_that_does_not_take_the_card_is_asked_for_a_second_and_then_named() {
     let (machine, card) = machine(None);
     let was = state(&card);

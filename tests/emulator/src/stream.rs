@@ -182,7 +182,8 @@ impl Receiver {
         let begin = Instant::now();
         let received = loop {
             match self.take_in(MsgFlags::MSG_DONTWAIT) {
-                Err(Errno::EAGAIN) if begin.elapsed() < SOON => std::hint::spin_loop(),
+                // Where there is one processor it is the asker's turn.
+                Err(Errno::EAGAIN) if begin.elapsed() < SOON => std::thread::yield_now(),
                 Err(Errno::EAGAIN) => break self.take_in(MsgFlags::empty()),
                 received => break received,
             }

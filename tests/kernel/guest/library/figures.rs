@@ -188,13 +188,13 @@ impl Drop for Awake {
 /// The kernel's own part is measured beside it: what it takes to get the device by hand.
 pub fn an_opening_is_quick_beside_its_reset(card: &str) -> String {
     messages_of_an_opening(card);
-    let awake = Awake::keep(card);
     let mut best = (Duration::MAX, Duration::ZERO, Duration::ZERO);
     let verdict = |time: Duration| match time <= OPENING {
         true => "within",
         false => "beyond",
     };
     let first = First::begin();
+    let awake = Awake::keep(card);
     for attempt in 0..12 {
         if attempt >= 4 && best.0 < RESET + STARVED {
             break;
