@@ -112,7 +112,7 @@ impl Hands {
                 let before = self.unplugs(&id);
                 let monitor = self.monitor()?;
                 monitor.await_deleted(&id, before)?;
-                monitor.execute("device_add", &device)
+                monitor.plug(&device)
             }
             "unplug" => {
                 let id = format!("jal{number}");

@@ -76,6 +76,25 @@ impl Monitor {
         Ok(())
     }
 
+    /// Plugs a device. A card that hears of its last owner's end a moment after QEMU told of it is asked again.
+    ///
+    /// # Errors
+    /// What the system says, or QEMU's refusal in its own words.
+    pub fn plug(&mut self, device: &Value) -> io::Result<()> {
+        let begin = Instant::now();
+        loop {
+            match self.execute("device_add", device) {
+                Err(why)
+                    if why.to_string().contains("Device or resource busy")
+                        && begin.elapsed() < BUSY =>
+                {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// Asks the guest to let go of a device that was deleted so many times before. A guest that is still about
     /// the slot is asked again: it may not be done with what was plugged, or be taking it out already, which a slow
     /// one was seen to do by itself.
