@@ -81,18 +81,7 @@ impl Monitor {
     /// # Errors
     /// What the system says, or QEMU's refusal in its own words.
     pub fn plug(&mut self, device: &Value) -> io::Result<()> {
-        let begin = Instant::now();
-        loop {
-            match self.execute("device_add", device) {
-                Err(why)
-                    if why.to_string().contains("Device or resource busy")
-                        && begin.elapsed() < BUSY =>
-                {
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-                other => return other,
-            }
-        }
+        self.insist("device_add", device, "Device or resource busy")
     }
 
     /// Asks the guest to let go of a device that was deleted so many times before. A guest that is still about
@@ -102,13 +91,20 @@ impl Monitor {
     /// # Errors
     /// What the system says, or QEMU's refusal in its own words.
     pub fn unplug(&mut self, id: &str, times: usize) -> io::Result<()> {
+        match self.insist("device_del", &json!({ "id": id }), "guest is busy") {
+            Err(_) if self.deletions(id) > times => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Executes a command, again and again for some time where it is refused with these words.
+    fn insist(&mut self, command: &str, arguments: &Value, busy: &str) -> io::Result<()> {
         let begin = Instant::now();
         loop {
-            match self.execute("device_del", &json!({ "id": id })) {
-                Err(why) if why.to_string().contains("guest is busy") && begin.elapsed() < BUSY => {
+            match self.execute(command, arguments) {
+                Err(why) if why.to_string().contains(busy) && begin.elapsed() < BUSY => {
                     std::thread::sleep(Duration::from_millis(100));
                 }
-                Err(_) if self.deletions(id) > times => return Ok(()),
                 other => return other,
             }
         }
@@ -189,6 +185,22 @@ mod tests {
         assert!(after("gone", format!("{gone}{absent}"), 0).is_ok());
         let before = after("before", format!("{gone}{absent}"), 1).unwrap_err();
         assert!(before.to_string().contains("not found"), "{before}");
+    }
+
+    #[test]
+    fn a_card_that_is_still_anothers_is_plugged_again_and_any_other_refusal_is_told() {
+        let after = |name: &str, last: &str| {
+            let lines: &'static str = format!(
+                "{{\"QMP\":{{}}}}\n{{\"return\":{{}}}}\n\
+                 {{\"error\":{{\"desc\":\"version reply: Device or resource busy\"}}}}\n{last}\n"
+            )
+            .leak();
+            let (mut monitor, _peer) = monitor(name, lines).unwrap();
+            monitor.plug(&json!({ "id": "jal2" }))
+        };
+        assert!(after("plugged", "{\"return\":{}}").is_ok());
+        let other = after("refused", "{\"error\":{\"desc\":\"no such bus\"}}").unwrap_err();
+        assert!(other.to_string().contains("no such bus"), "{other}");
     }
 
     #[test]
