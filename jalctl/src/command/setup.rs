@@ -97,7 +97,7 @@ pub struct Taken {
     text: Option<String>,
     /// What is run then.
     commands: Vec<String>,
-    /// In words: how it was done before, or when it begins to count.
+    /// In words: how it was done before, when it begins to count, or that the host does not show it yet.
     message: Option<String>,
     /// Why it failed.
     problem: Option<Problem>,

@@ -291,3 +291,35 @@ fn user(host: &Host, name: &str) -> Step {
         later: Some("when the user logs in again"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use jalapeno::pci::Root;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_roots_is_to_be_given_but_not_where_no_iommu_confines_the_card() {
+        let root = std::env::temp_dir().join(format!("jalapeno-nodes-{}", std::process::id()));
+        let card = root.join("sys/bus/pci/devices/0000:02:00.0");
+        let group = root.join("sys/kernel/iommu_groups/5");
+        let nodes = root.join("dev/vfio");
+        for folder in [&card, &group, &nodes] {
+            fs::create_dir_all(folder).expect("a folder");
+        }
+        fs::write(card.join("vendor"), "0xa1a0\n").expect("an id");
+        fs::write(card.join("device"), "0x0001\n").expect("an id");
+        symlink(&group, card.join("iommu_group")).expect("a group");
+        let shut = || has_shut_nodes(&Host::look(&Root::at(&root)));
+        assert!(!shut(), "there is no node");
+        fs::write(nodes.join("5"), "").expect("a node");
+        assert!(shut(), "it is root's");
+        fs::rename(nodes.join("5"), nodes.join("noiommu-5")).expect("renamed");
+        fs::write(group.join("name"), "vfio-noiommu\n").expect("a name");
+        assert!(!shut(), "it stays root's");
+        fs::remove_dir_all(&root).expect("removed");
+    }
+}

@@ -147,7 +147,7 @@ fn scrub(card: &str) -> Option<Duration> {
 }
 
 /// A card kept in D0 until this is dropped, and how long waking it took: vfio-pci lets a card sleep in D3hot
-/// that nobody has open, and PCI wants 10 ms after it (Power Management 5.6.1). The kernel module keeps it awake.
+/// that nobody has open, and PCI wants 10 ms after it. The kernel module keeps it awake.
 struct Awake {
     control: String,
     took: Duration,
