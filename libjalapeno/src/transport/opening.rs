@@ -44,8 +44,12 @@ impl std::str::FromStr for Backend {
     }
 }
 
-/// Longest that a killed owner may take to exit: its close resets the device.
+/// Longest that one who is seen to hold the device may still take to let go of it.
 const EXIT_TIME: Duration = Duration::from_secs(1);
+
+/// The same where nobody is seen: a killed owner's descriptors leave /proc first, then the kernel unpins
+/// its memory page by page, and resets the device.
+const RELEASE_TIME: Duration = Duration::from_secs(5);
 
 /// Longest that a reset of the kernel's own may take: of the link, after an error of it.
 const RECOVERY_TIME: Duration = Duration::from_secs(3);
@@ -53,9 +57,10 @@ const RECOVERY_TIME: Duration = Duration::from_secs(3);
 /// Opens `function`. `owns`: to run jobs.
 ///
 /// # Errors
-/// `NotFound`, `Permission`, `Busy` (after 1 s; names the holder), `Unsupported` (no IOMMU, a
-/// group that is not viable, another driver; each in words), `NeedsReset` (the kernel module could
-/// not scrub it), `Io` (after 3 s, where the kernel itself resets it all the time).
+/// `NotFound`, `Permission`, `Busy` (after 1 s, with the holder's name; after 5 s where none is seen),
+/// `Unsupported` (no IOMMU, a group that is not viable, another driver; each in words), `NeedsReset`
+/// (the kernel module could not scrub it), `Io` (after 3 s, where the kernel itself resets it all the
+/// time).
 pub fn open(function: &Function, backend: Backend, owns: bool) -> Result<Arc<dyn Transport>> {
     survey(function, backend)?;
     let begin = Instant::now();
@@ -76,8 +81,12 @@ pub fn open(function: &Function, backend: Backend, owns: bool) -> Result<Arc<dyn
                 std::thread::sleep(Duration::from_millis(10));
             }
             Err(error) if may_be_held(&error) => {
-                if begin.elapsed() >= EXIT_TIME {
-                    return Err(who_holds(function, error));
+                let waited = begin.elapsed();
+                if waited >= EXIT_TIME {
+                    let error = who_holds(function, error);
+                    if waited >= RELEASE_TIME || is_named(&error) {
+                        return Err(error);
+                    }
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -131,6 +140,11 @@ fn who_holds(function: &Function, error: Error) -> Error {
             holder,
         },
     }
+}
+
+/// Whether the error names who holds the function.
+fn is_named(error: &Error) -> bool {
+    matches!(error, Error::Busy { holder, .. } if holder.is_some())
 }
 
 /// What sysfs says before anything is opened.
@@ -365,14 +379,19 @@ mod tests {
             source: io::Error::from_raw_os_error(code),
         };
         assert!(may_be_held(&refused(libc::EINVAL)) && !may_be_held(&refused(libc::EFAULT)));
-        let nobody = who_holds(&card, refused(libc::EINVAL)).to_string();
+        let nobody = who_holds(&card, refused(libc::EINVAL));
+        assert!(!is_named(&nobody), "the opener waits on: {nobody}");
+        let nobody = nobody.to_string();
         assert!(
             nobody.contains("take with an iommufd 0000:02:00.0"),
             "{nobody}"
         );
         machine.process(77, &machine.path.join("dev/vfio/7"));
         match who_holds(&card, refused(libc::EINVAL)) {
-            Error::Busy { holder, .. } => assert_eq!(holder, Some(77)),
+            error @ Error::Busy { holder, .. } => {
+                assert_eq!(holder, Some(77));
+                assert!(is_named(&error));
+            }
             other => panic!("{other}"),
         }
     }
