@@ -44,6 +44,8 @@ void story_skip(const char *why) {
 
 int on_stage(void) { return getenv("JALAPENO_STAGE") != NULL; }
 
+double bound(double seconds) { return on_stage() ? seconds * 4 : seconds; }
+
 static struct card *card_on_stage(const char *option, const char *value, const char *more) {
     struct card *card = &cards[card_count];
     if (card_count > 0) story_skip("needs two cards of its own");
@@ -169,19 +171,49 @@ static void run(const struct story *story) {
     fflush(stdout);
 }
 
-int main(int argc, char **argv) {
+#define MOST 128
+static const char *names[MOST + 2]; /* a program's arguments: its own, the cases, null */
+static const struct story *wanted[MOST];
+
+static int choose(int argc, char **argv) {
     const struct story *rooms[] = {device_stories, memory_stories, queue_stories, graph_stories,
                                    peer_stories, misuse_stories};
+    const struct story *story;
     size_t room;
-    main_thread = pthread_self();
-    if (mkdtemp(folder) == NULL) return 1;
-    for (room = 0; room < sizeof rooms / sizeof rooms[0]; room++) {
-        const struct story *story;
-        for (story = rooms[room]; story->name != NULL; story++) {
-            int wanted = argc < 2, i;
-            for (i = 1; i < argc; i++) wanted |= strcmp(argv[i], story->name) == 0;
-            if (wanted) run(story);
+    int count = 0, i;
+    for (room = 0; room < sizeof rooms / sizeof rooms[0]; room++)
+        for (story = rooms[room]; story->name != NULL && count < MOST; story++) {
+            int named = argc < 2;
+            for (i = 1; i < argc; i++) named |= strcmp(argv[i], story->name) == 0;
+            if (!named) continue;
+            wanted[count] = story;
+            names[++count] = story->name;
         }
+    return count;
+}
+
+/* A case that failed may have left the one card open, and threads at work: a new program, which plays
+ * the others and counts on, is rid of them. */
+static void start_anew(char *program, int played) {
+    char counted[64];
+    if (names[played + 1] == NULL) return;
+    snprintf(counted, sizeof counted, "%d %d %d", passed, failed, skipped);
+    setenv("JALAPENO_COUNTED", counted, 1);
+    rmdir(folder);
+    names[played] = program;
+    execv("/proc/self/exe", (char *const *)(uintptr_t)(names + played));
+}
+
+int main(int argc, char **argv) {
+    const char *counted = getenv("JALAPENO_COUNTED");
+    int count = choose(argc, argv), before, i;
+    main_thread = pthread_self();
+    if (counted != NULL && sscanf(counted, "%d %d %d", &passed, &failed, &skipped) != 3) return 1;
+    if (mkdtemp(folder) == NULL) return 1;
+    for (i = 0; i < count; i++) {
+        before = failed;
+        run(wanted[i]);
+        if (failed > before && on_stage()) start_anew(argv[0], i + 1);
     }
     jal_device_close(kept);
     rmdir(folder);
