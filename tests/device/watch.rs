@@ -46,8 +46,13 @@ fn device_time_goes_on_and_relates_to_the_hosts_clock() {
     assert!(second.device > first.device);
     let guess = first.at(second.monotonic_raw).0;
     let apart = guess.abs_diff(second.device.0);
-    let allowed = first.ticks(first.uncertainty + second.uncertainty) + first.ticks(2_000_000);
-    assert!(apart <= allowed, "{apart} ticks apart, {allowed} allowed");
+    // A machine whose clock was set by a busy host's is itself a few parts in a hundred off.
+    let between = second.monotonic_raw - first.monotonic_raw;
+    let allowed = first.ticks(first.uncertainty + second.uncertainty + between / 10);
+    assert!(
+        apart <= allowed,
+        "{apart} ticks apart after {between} ns, {allowed} allowed"
+    );
     let beat = device.heartbeat().unwrap();
     let until = std::time::Instant::now() + SOON;
     while device.heartbeat().unwrap() == beat {

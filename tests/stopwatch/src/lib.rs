@@ -95,8 +95,12 @@ impl Drop for Stopwatch {
 const TRIES: u32 = 5;
 const CALM: Duration = Duration::from_millis(5);
 
+/// How long a calm is watched for, and how long it is waited for at most.
+const GLANCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Plays a story whose bounds on time hang on more than one thread. Where it fails while the host
-/// took the processors away, it is played once more, a few times at most.
+/// took the processors away, it is played once more when the host is calm, a few times at most.
 ///
 /// # Panics
 /// As the story, in a try that was calm, or in the last.
@@ -111,6 +115,20 @@ pub fn calmly(story: impl Fn()) {
             resume_unwind(panic);
         }
         println!("the host took {taken:?} of {wall:?} away: once more");
+        wait_for_calm();
+    }
+}
+
+/// Until the host leaves us the processors for a while, or for as long as is worth it.
+fn wait_for_calm() {
+    let begin = Instant::now();
+    while begin.elapsed() < PATIENCE {
+        let watch = Stopwatch::start();
+        std::thread::sleep(GLANCE);
+        let (wall, ours) = watch.stop();
+        if wall.saturating_sub(ours) < CALM {
+            return;
+        }
     }
 }
 
