@@ -340,6 +340,8 @@ impl Device {
         self.check()?;
         self.answers()?;
         if self.registers.read::<GenerationRegister>()?.0 != self.generation().0 {
+            // A link that failed is told of before the kernel resets it.
+            self.check()?;
             return Err(Error::Stale { what: "the device" });
         }
         Ok(())

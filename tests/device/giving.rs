@@ -2,83 +2,25 @@
 //!
 //! On boards alone, where an opening is cheap; a kernel's asking is in the guest's own stories.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jalapeno::device::{Device, Role};
-use jalapeno::error::{Code, Error, Result};
-use jalapeno::transport::{Area, BarMapping, Description, HostRange, Protection, Transport};
-use jalapeno::units::Iova;
+use jalapeno::error::{Code, Error};
 use jalapeno::{HostOptions, Seq, Session};
 use jalapeno_tests::packet::{nop, wait};
 use jalapeno_tests::stage::by_sequence;
 use jalapeno_tests::{Asleep, SOON, Stage, board};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::between::Between;
 
 const HALF: Duration = Duration::from_millis(500);
 /// What a machine with better things to do gets on top of a deadline.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A host that can ask for the card back.
-#[derive(Debug)]
-struct Asking {
-    real: Arc<dyn Transport>,
-    wanted: EventFd,
-}
-
-impl Transport for Asking {
-    fn describe(&self) -> &Description {
-        self.real.describe()
-    }
-    fn map_bar(&self, bar: u32, area: Area, writable: bool) -> Result<Arc<dyn BarMapping>> {
-        self.real.map_bar(bar, area, writable)
-    }
-    fn read(&self, region: u32, offset: u64, into: &mut [u8]) -> Result<()> {
-        self.real.read(region, offset, into)
-    }
-    fn write(&self, region: u32, offset: u64, from: &[u8]) -> Result<()> {
-        self.real.write(region, offset, from)
-    }
-    fn map_dma(&self, iova: Iova, range: HostRange<'_>, protection: Protection) -> Result<()> {
-        self.real.map_dma(iova, range, protection)
-    }
-    fn unmap_dma(&self, iova: Iova, bytes: u64) -> Result<()> {
-        self.real.unmap_dma(iova, bytes)
-    }
-    fn set_vectors(&self, first: u32, eventfds: &[Option<BorrowedFd<'_>>]) -> Result<()> {
-        self.real.set_vectors(first, eventfds)
-    }
-    fn reset(&self) -> Result<()> {
-        self.real.reset()
-    }
-    fn lost_fd(&self) -> Option<OwnedFd> {
-        self.real.lost_fd()
-    }
-    fn is_lost(&self) -> bool {
-        self.real.is_lost()
-    }
-    fn wanted_fd(&self) -> Option<OwnedFd> {
-        self.wanted.as_fd().try_clone_to_owned().ok()
-    }
-    fn is_wanted(&self) -> bool {
-        let mut fds = [nix::poll::PollFd::new(
-            self.wanted.as_fd(),
-            nix::poll::PollFlags::POLLIN,
-        )];
-        nix::poll::poll(&mut fds, 0u16).is_ok_and(|ready| ready > 0)
-    }
-}
-
 /// The stage's card, and how the host asks for it back.
-fn asked_for(stage: &Stage) -> (Arc<Device>, Arc<Asking>) {
-    let real = Arc::clone(stage.open().transport());
-    let wanted = EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap();
-    let host = Arc::new(Asking { real, wanted });
-    let transport = Arc::clone(&host) as Arc<dyn Transport>;
-    let name = stage.name().to_owned();
-    let device = Device::open_transport(transport, name, Role::Compute).unwrap();
-    (device, host)
+fn asked_for(stage: &Stage) -> (Arc<Device>, Arc<Between>) {
+    Between::open(stage, |_| {})
 }
 
 #[test]
@@ -101,7 +43,7 @@ fn sleepers_are_woken_when_the_host_asks_and_jobs_may_still_end() {
         asleep.all(4);
         assert!(!device.is_wanted_back());
         let begin = Instant::now();
-        host.wanted.write(1).unwrap();
+        host.want();
         for sleeper in sleepers {
             let error = sleeper.join().unwrap().unwrap_err();
             assert!(matches!(error, Error::Wanted), "{error}");

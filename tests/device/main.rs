@@ -1,5 +1,6 @@
 //! Stories of the library on a board: one file a theme.
 
+mod between;
 mod callers;
 mod cell;
 mod copy;

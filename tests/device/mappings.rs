@@ -1,19 +1,17 @@
 //! Mappings that break what they promise, and limits on them: refused, and the card serves on.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
-
-use jalapeno::device::{Device, Role};
 use jalapeno::dma::{HostMemory, Pages};
 use jalapeno::error::{Code, Error};
-use jalapeno::transport::{Area, BarMapping, Description, HostRange, Protection, Transport};
+use jalapeno::transport::Protection;
 use jalapeno::units::Iova;
-use jalapeno::{HostOptions, Result, Session};
+use jalapeno::{HostOptions, Session};
 use jalapeno_hw::faults::FaultCode;
 use jalapeno_tests::packet::{copy, fill, nop};
 use jalapeno_tests::stage::by_sequence;
 use jalapeno_tests::{SOON, Shared, Stage, alone, stage, story};
 use nix::sys::resource::{Resource, setrlimit};
+
+use crate::between::otherwise;
 
 /// A job goes through.
 fn works(session: &Session) {
@@ -121,60 +119,10 @@ fn wrong_mappings_are_refused_one_by_one_and_the_stream_stays_in_step() {
     works(&session);
 }
 
-/// A transport that says something else of itself.
-#[derive(Debug)]
-struct Otherwise {
-    real: Arc<dyn Transport>,
-    said: Description,
-}
-
-impl Transport for Otherwise {
-    fn describe(&self) -> &Description {
-        &self.said
-    }
-    fn map_bar(&self, bar: u32, area: Area, writable: bool) -> Result<Arc<dyn BarMapping>> {
-        self.real.map_bar(bar, area, writable)
-    }
-    fn read(&self, region: u32, offset: u64, into: &mut [u8]) -> Result<()> {
-        self.real.read(region, offset, into)
-    }
-    fn write(&self, region: u32, offset: u64, from: &[u8]) -> Result<()> {
-        self.real.write(region, offset, from)
-    }
-    fn map_dma(&self, iova: Iova, range: HostRange<'_>, protection: Protection) -> Result<()> {
-        self.real.map_dma(iova, range, protection)
-    }
-    fn unmap_dma(&self, iova: Iova, bytes: u64) -> Result<()> {
-        self.real.unmap_dma(iova, bytes)
-    }
-    fn set_vectors(&self, first: u32, eventfds: &[Option<BorrowedFd<'_>>]) -> Result<()> {
-        self.real.set_vectors(first, eventfds)
-    }
-    fn reset(&self) -> Result<()> {
-        self.real.reset()
-    }
-    fn lost_fd(&self) -> Option<OwnedFd> {
-        self.real.lost_fd()
-    }
-    fn is_lost(&self) -> bool {
-        self.real.is_lost()
-    }
-}
-
-/// The stage's device behind a transport that says something else of itself.
-pub(crate) fn open_otherwise(stage: &Stage, change: impl FnOnce(&mut Description)) -> Arc<Device> {
-    let real = Arc::clone(stage.open().transport());
-    let mut said = real.describe().clone();
-    change(&mut said);
-    let name = stage.name().to_owned();
-    let transport = Arc::new(Otherwise { real, said });
-    Device::open_transport(transport, name, Role::Compute).unwrap()
-}
-
 #[test]
 fn more_mappings_than_the_way_to_the_device_permits_are_refused_by_count() {
     let stage = stage();
-    let device = open_otherwise(&stage, |said| said.maps_limit = 10);
+    let device = otherwise(&stage, |said| said.maps_limit = 10);
     let dma = device.dma().unwrap();
     let guarded = HostOptions {
         guarded: true,
@@ -201,7 +149,7 @@ fn more_mappings_than_the_way_to_the_device_permits_are_refused_by_count() {
 #[test]
 fn the_device_reaches_buffers_that_share_a_mapping_each_by_its_own_address() {
     let stage = stage();
-    let device = open_otherwise(&stage, |said| said.maps_limit = 16);
+    let device = otherwise(&stage, |said| said.maps_limit = 16);
     let session = Session::new(&device).unwrap();
     let mut queue = by_sequence(&session, 4);
     let pattern = |number: u64| 0x0101_0101_0101_0101 * (number + 1);
@@ -242,7 +190,7 @@ fn a_hundred_thousand_small_buffers_fit_where_eight_thousand_mappings_are_permit
     let Some(stage) = Stage::that_counts(story!()) else {
         return;
     };
-    let device = open_otherwise(&stage, |said| said.maps_limit = PERMITTED);
+    let device = otherwise(&stage, |said| said.maps_limit = PERMITTED);
     let session = Session::new(&device).unwrap();
     let mut queue = by_sequence(&session, 4);
     let own = device.dma().unwrap().usage().maps;
@@ -288,7 +236,7 @@ fn give_up_locking() {
 fn a_small_memlock_limit_says_what_is_needed_what_is_there_and_what_to_do() {
     alone!();
     let stage = stage();
-    let device = open_otherwise(&stage, |said| said.pins = true);
+    let device = otherwise(&stage, |said| said.pins = true);
     let session = Session::new(&device).unwrap();
     setrlimit(Resource::RLIMIT_MEMLOCK, 1 << 20, 1 << 20).unwrap();
     give_up_locking();

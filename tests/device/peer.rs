@@ -14,7 +14,7 @@ use jalapeno_tests::packet::{copy, fill, signal, wait};
 use jalapeno_tests::stage::by_sequence;
 use jalapeno_tests::{Invariants, SOON, Stage, alone, story};
 
-use crate::mappings::open_otherwise;
+use crate::between::otherwise;
 
 const PAGE: u64 = 65_536;
 
@@ -279,7 +279,7 @@ fn a_window_that_ends_too_soon_or_that_nobody_else_can_map_is_named() {
     let a = Side::of(&stages[0]);
     let maps = || a.session.device().dma().unwrap().usage().maps;
     let before = maps();
-    let short = open_otherwise(&stages[1], |said| said.bars[4] = 1 << 20);
+    let short = otherwise(&stages[1], |said| said.bars[4] = 1 << 20);
     let session = Session::new(&short).unwrap();
     let inside = session.device_memory(PAGE).unwrap();
     let beyond = session.device_memory(2 << 20).unwrap();
@@ -302,7 +302,7 @@ fn mappings_beyond_what_the_host_permits_are_refused_by_count() {
     let Some(stages) = Stage::pair(story!()) else {
         return;
     };
-    let device = open_otherwise(&stages[0], |said| said.maps_limit = 6);
+    let device = otherwise(&stages[0], |said| said.maps_limit = 6);
     let session = Session::new(&device).unwrap();
     let b = Side::of(&stages[1]);
     let theirs = b.session.device_memory(PAGE).unwrap();

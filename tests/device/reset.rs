@@ -8,6 +8,8 @@ use jalapeno_tests::packet::nop;
 use jalapeno_tests::stage::by_sequence;
 use jalapeno_tests::{SOON, board, open, stage};
 
+use crate::between::Between;
+
 #[test]
 fn a_device_reset_ends_the_generation_and_the_card_serves_again() {
     let stage = stage();
@@ -27,6 +29,17 @@ fn a_device_reset_ends_the_generation_and_the_card_serves_again() {
         assert_eq!(regions, 1, "mappings are the host's, and stay");
     }
     drop(memory);
+}
+
+#[test]
+fn a_card_whose_link_fails_and_is_reset_while_it_is_asked_is_lost_and_not_stale() {
+    let stage = stage();
+    let (device, host) = Between::open(&stage, |_| {});
+    device.verify().unwrap();
+    host.fail_link_when_asked();
+    let error = device.verify().unwrap_err();
+    assert_eq!(error.code(), Code::Lost, "{error}");
+    assert!(error.to_string().contains("its link failed"), "{error}");
 }
 
 #[test]
