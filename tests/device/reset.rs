@@ -6,7 +6,7 @@ use jalapeno::error::Code;
 use jalapeno_hw::regs::{DeviceState, ResetLevel};
 use jalapeno_tests::packet::nop;
 use jalapeno_tests::stage::by_sequence;
-use jalapeno_tests::{SOON, board, open, stage};
+use jalapeno_tests::{SOON, Stage, board, open, stage};
 
 use crate::between::Between;
 
@@ -33,7 +33,7 @@ fn a_device_reset_ends_the_generation_and_the_card_serves_again() {
 
 #[test]
 fn a_card_whose_link_fails_and_is_reset_while_it_is_asked_is_lost_and_not_stale() {
-    let stage = stage();
+    let stage = Stage::of(board()); // by registers that are relayed
     let (device, host) = Between::open(&stage, |_| {});
     device.verify().unwrap();
     host.fail_link_when_asked();

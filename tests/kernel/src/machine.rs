@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::hands::Hands;
 use crate::marks::Marks;
+use crate::rate;
 use crate::report::Report;
 
 /// What a machine is made of.
@@ -116,10 +117,9 @@ impl Machine<'_> {
         pair("-initrd", self.initramfs.display().to_string());
         pair(
             "-append",
-            // On a busy host the timer comes late, and the kernel's check of it would panic; processors
-            // start apart, and the kernel would give up their clock for one that QEMU has to be asked for.
             format!(
-                "console=ttyS0 panic=-1 quiet no_timer_check tsc=reliable {}",
+                "console=ttyS0 panic=-1 quiet {} {}",
+                busy_host(),
                 self.append
             ),
         );
@@ -201,6 +201,17 @@ impl Machine<'_> {
             took: started.elapsed(),
         })
     }
+}
+
+/// What a kernel must know of a host that has other things to do: the timer comes late, and the kernel's
+/// check of it would panic; processors start apart, and the kernel would give up their clock for one that
+/// QEMU has to be asked for; it measures that clock wrong; and it takes a stall of half a minute, the
+/// host's, for one of its own.
+fn busy_host() -> String {
+    let clock = rate::parameter();
+    format!(
+        "no_timer_check tsc=reliable {clock} watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120"
+    )
 }
 
 /// Reads lines on a thread of their own, so that a silent guest does not hold us.

@@ -10,6 +10,7 @@ mod machine;
 mod marks;
 mod monitor;
 mod program;
+mod rate;
 mod report;
 mod tallies;
 mod together;
