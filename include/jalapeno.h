@@ -125,8 +125,8 @@ typedef struct jal_open_options {
 
 /* Opens a device by UUID, PCI address (0000:01:00.0) or vfio-user:PATH; null: the only device there
  * is. `options` may be null: compute. Errors: NOT_FOUND, PERMISSION, BUSY (the detail names the
- * holder, after 1 s; after 5 s where nobody is seen to hold it), VERSION, LOST. Close with
- * jal_device_close(). */
+ * holder; of a card in a slot after 1 s, or after 5 s where it is plain that no process holds it), VERSION,
+ * LOST. Close with jal_device_close(). */
 jal_status jal_device_open(const char *name, const jal_open_options *options, jal_device *out);
 
 /* Closes a device and all that was made from it: sessions, queues, buffers, fences. Unfinished

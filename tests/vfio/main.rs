@@ -5,6 +5,7 @@ mod calls;
 mod card;
 mod kernel;
 mod machine;
+mod owners;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -381,32 +382,6 @@ fn ids_that_sysfs_has_wrong_stop_before_any_call() {
             "nothing was opened, so nothing was reset"
         );
     }
-}
-
-#[test]
-fn a_second_owner_hears_of_the_first_and_an_iommufd_that_refuses_says_what_it_said() {
-    let machine = Machine::begin(Manners::default());
-    machine.is_held_by(77);
-    for backend in BOTH {
-        let first = machine.open(backend).unwrap();
-        let begin = Instant::now();
-        let error = machine.open(backend).unwrap_err();
-        assert!(begin.elapsed() >= Duration::from_secs(1), "it is patient");
-        match error {
-            Error::Busy { holder, .. } => assert_eq!(holder, Some(77), "{backend:?}"),
-            other => panic!("{backend:?}: {other}"),
-        }
-        first.verify().unwrap();
-    }
-    drop(machine);
-    let machine = Machine::begin(Manners {
-        bind_fails: Some(libc::EINVAL),
-        ..Manners::default()
-    });
-    let error = machine.open(Backend::Cdev).unwrap_err();
-    assert_eq!(error.code(), Code::Io, "nobody holds it: {error}");
-    assert!(error.to_string().contains("0000:02:00.0"), "{error}");
-    machine.open(Backend::Group).unwrap().verify().unwrap();
 }
 
 #[test]

@@ -47,8 +47,8 @@ impl std::str::FromStr for Backend {
 /// Longest that one who is seen to hold the device may still take to let go of it.
 const EXIT_TIME: Duration = Duration::from_secs(1);
 
-/// The same where nobody is seen: a killed owner's descriptors leave /proc first, then the kernel unpins
-/// its memory page by page, and resets the device.
+/// The same where it is plain that no process holds it: a killed owner's descriptors leave /proc first, then
+/// the kernel unpins its memory page by page, and resets the device.
 const RELEASE_TIME: Duration = Duration::from_secs(5);
 
 /// Longest that a reset of the kernel's own may take: of the link, after an error of it.
@@ -57,13 +57,14 @@ const RECOVERY_TIME: Duration = Duration::from_secs(3);
 /// Opens `function`. `owns`: to run jobs.
 ///
 /// # Errors
-/// `NotFound`, `Permission`, `Busy` (after 1 s, with the holder's name; after 5 s where none is seen),
-/// `Unsupported` (no IOMMU, a group that is not viable, another driver; each in words), `NeedsReset`
+/// `NotFound`, `Permission`, `Busy` (after 1 s, with the holder where it can be seen; after 5 s where it is
+/// plain that no process holds it), `Unsupported` (no IOMMU, a group that is not viable, another driver; each in words), `NeedsReset`
 /// (the kernel module could not scrub it), `Io` (after 3 s, where the kernel itself resets it all the
-/// time).
+/// time; after 5 s by an iommufd that refuses it for another reason).
 pub fn open(function: &Function, backend: Backend, owns: bool) -> Result<Arc<dyn Transport>> {
     survey(function, backend)?;
     let begin = Instant::now();
+    let mut recovers = None;
     loop {
         let opened = match backend {
             Backend::Group => group::open(function, owns),
@@ -76,19 +77,18 @@ pub fn open(function: &Function, backend: Backend, owns: bool) -> Result<Arc<dyn
             // A link that failed is being recovered, or somebody asked sysfs for a reset.
             Err(Error::Io { source, .. })
                 if source.raw_os_error() == Some(libc::EAGAIN)
-                    && begin.elapsed() < RECOVERY_TIME =>
+                    && recovers.get_or_insert_with(Instant::now).elapsed() < RECOVERY_TIME =>
             {
                 std::thread::sleep(Duration::from_millis(10));
             }
             Err(error) if may_be_held(&error) => {
                 let waited = begin.elapsed();
-                if waited >= EXIT_TIME {
-                    let error = who_holds(function, error);
-                    if waited >= RELEASE_TIME || is_named(&error) {
-                        return Err(error);
-                    }
+                if waited >= RELEASE_TIME || waited >= EXIT_TIME && may_be_seen(function) {
+                    return Err(who_holds(function, error));
                 }
-                std::thread::sleep(Duration::from_millis(10));
+                // All processes are looked through from then on, and one of them wants to exit.
+                let nap = if waited < EXIT_TIME { 10 } else { 100 };
+                std::thread::sleep(Duration::from_millis(nap));
             }
             Err(Error::Io { source, .. })
                 if source.raw_os_error() == Some(libc::EIO) && function.is_unclean() =>
@@ -142,9 +142,10 @@ fn who_holds(function: &Function, error: Error) -> Error {
     }
 }
 
-/// Whether the error names who holds the function.
-fn is_named(error: &Error) -> bool {
-    matches!(error, Error::Busy { holder, .. } if holder.is_some())
+/// Whether a process holds the function, or one may whose descriptors are not ours to see.
+fn may_be_seen(function: &Function) -> bool {
+    let seen = crate::pci::look(function.root(), &function.nodes());
+    !seen.holders.is_empty() || seen.hidden > 0
 }
 
 /// What sysfs says before anything is opened.
@@ -379,19 +380,14 @@ mod tests {
             source: io::Error::from_raw_os_error(code),
         };
         assert!(may_be_held(&refused(libc::EINVAL)) && !may_be_held(&refused(libc::EFAULT)));
-        let nobody = who_holds(&card, refused(libc::EINVAL));
-        assert!(!is_named(&nobody), "the opener waits on: {nobody}");
-        let nobody = nobody.to_string();
+        let nobody = who_holds(&card, refused(libc::EINVAL)).to_string();
         assert!(
             nobody.contains("take with an iommufd 0000:02:00.0"),
             "{nobody}"
         );
         machine.process(77, &machine.path.join("dev/vfio/7"));
         match who_holds(&card, refused(libc::EINVAL)) {
-            error @ Error::Busy { holder, .. } => {
-                assert_eq!(holder, Some(77));
-                assert!(is_named(&error));
-            }
+            Error::Busy { holder, .. } => assert_eq!(holder, Some(77)),
             other => panic!("{other}"),
         }
     }
