@@ -74,6 +74,8 @@ impl Device {
             true => owner.vectors.renew(),
             false => Ok(()),
         };
+        // It may have been another reset: the kernel's, of a link that failed.
+        self.check()?;
         // Also where vectors are missing: the reset was, and what was before it is over.
         let generation = self.registers.read::<GenerationRegister>()?.0;
         self.begin_generation(generation);

@@ -132,6 +132,7 @@ impl Device {
         match phase()? {
             Some(ScrubPhase::Done) => {}
             Some(ScrubPhase::Idle) => {
+                self.check()?;
                 return Err(Error::NeedsReset {
                     why: "a reset came between while HBM was scrubbed",
                 });
