@@ -249,22 +249,34 @@ static void faults_are_kept_with_code_and_cookie(void) {
     GIVES(JAL_ERROR_INVALID, jal_device_faults(rig.device, records, 64, 128, &count));
 }
 
+static uint64_t raw_now(void) {
+    struct timespec time;
+    CHECK(clock_gettime(CLOCK_MONOTONIC_RAW, &time) == 0);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+/* A reading, which lies within the time that it took. */
+static jal_clock clock_of(jal_device device) {
+    jal_clock clock = {.struct_size = sizeof clock};
+    uint64_t before = raw_now(), after;
+    OK(jal_device_clock(device, &clock));
+    after = raw_now();
+    CHECK(clock.monotonic_raw >= before && clock.monotonic_raw <= after);
+    CHECK(clock.uncertainty <= after - before);
+    return clock;
+}
+
 static void clocks_go_together(void) {
     struct card *card = card_start("--hbm", "64M", NULL);
-    jal_clock one = {.struct_size = sizeof one}, two = {.struct_size = sizeof two};
+    jal_clock one, two;
     jal_device_info info = {.struct_size = sizeof info};
-    struct timespec before, after;
     jal_device device;
     double host, ticks, allowed;
     OK(jal_device_open(card->name, NULL, &device));
     OK(jal_device_get_info(device, &info));
-    clock_gettime(CLOCK_MONOTONIC_RAW, &before);
-    OK(jal_device_clock(device, &one));
-    clock_gettime(CLOCK_MONOTONIC_RAW, &after);
-    CHECK(one.monotonic_raw >= (uint64_t)before.tv_sec * 1000000000u + (uint64_t)before.tv_nsec);
-    CHECK(one.monotonic_raw <= (uint64_t)after.tv_sec * 1000000000u + (uint64_t)after.tv_nsec);
+    one = clock_of(device);
     usleep(50000);
-    OK(jal_device_clock(device, &two));
+    two = clock_of(device);
     host = (double)(two.monotonic_raw - one.monotonic_raw) * 1e-9;
     ticks = (double)(two.device - one.device) / (double)info.ticks_per_second;
     allowed = host * 0.1 + (double)(one.uncertainty + two.uncertainty) * 1e-9;

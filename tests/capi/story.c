@@ -5,6 +5,7 @@
 
 static jmp_buf leave;
 static pthread_t main_thread;
+static void start_anew(void);
 static struct card cards[8];
 static int card_count;
 static jal_device opened[8];
@@ -22,8 +23,9 @@ void story_fail(const char *file, int line, const char *format, ...) {
     va_end(list);
     putchar('\n');
     fflush(stdout);
-    if (!pthread_equal(pthread_self(), main_thread)) _exit(1);
-    longjmp(leave, 1);
+    if (pthread_equal(pthread_self(), main_thread)) longjmp(leave, 1);
+    start_anew();
+    _exit(1);
 }
 
 double now(void) {
@@ -143,6 +145,26 @@ struct rig rig_start(uint32_t depth, uint32_t flags) {
 
 static int passed, failed, skipped;
 
+#define MOST 128
+static const char *names[MOST + 2]; /* a program's arguments: its own, the cases, null */
+static const struct story *wanted[MOST];
+static int playing; /* the case's number from 1 on, which is its place in `names` */
+
+/* The case has failed. It may have left the one card of the stage open, and threads at work: a new program,
+ * which plays the others and counts on, is rid of them. Returns where there is no need for that. */
+static void start_anew(void) {
+    char counted[64];
+    failed++;
+    printf("FAIL %s\n", names[playing]);
+    fflush(stdout);
+    if (!on_stage() || names[playing + 1] == NULL) return;
+    snprintf(counted, sizeof counted, "%d %d %d", passed, failed, skipped);
+    setenv("JALAPENO_COUNTED", counted, 1);
+    rmdir(folder);
+    names[playing] = names[0];
+    execv("/proc/self/exe", (char *const *)(uintptr_t)(names + playing));
+}
+
 static void run(const struct story *story) {
     double begin = now();
     unsetenv("JALAPENO_DEVICES");
@@ -158,8 +180,7 @@ static void run(const struct story *story) {
         printf("skip %s\n", story->name);
         break;
     default:
-        failed++;
-        printf("FAIL %s\n", story->name);
+        start_anew();
     }
     jal_session_destroy(kept_session); /* with what was made from it; or the story did */
     while (opened_count > 0) jal_device_close(opened[--opened_count]); /* or the story did */
@@ -171,10 +192,6 @@ static void run(const struct story *story) {
     fflush(stdout);
 }
 
-#define MOST 128
-static const char *names[MOST + 2]; /* a program's arguments: its own, the cases, null */
-static const struct story *wanted[MOST];
-
 static int choose(int argc, char **argv) {
     const struct story *rooms[] = {device_stories, memory_stories, queue_stories, graph_stories,
                                    peer_stories, misuse_stories};
@@ -182,39 +199,25 @@ static int choose(int argc, char **argv) {
     size_t room;
     int count = 0, i;
     for (room = 0; room < sizeof rooms / sizeof rooms[0]; room++)
-        for (story = rooms[room]; story->name != NULL && count < MOST; story++) {
+        for (story = rooms[room]; story->name != NULL; story++) {
             int named = argc < 2;
             for (i = 1; i < argc; i++) named |= strcmp(argv[i], story->name) == 0;
             if (!named) continue;
+            if (count == MOST) exit(1);
             wanted[count] = story;
             names[++count] = story->name;
         }
     return count;
 }
 
-/* A case that failed may have left the one card open, and threads at work: a new program, which plays
- * the others and counts on, is rid of them. */
-static void start_anew(char *program, int played) {
-    char counted[64];
-    if (names[played + 1] == NULL) return;
-    snprintf(counted, sizeof counted, "%d %d %d", passed, failed, skipped);
-    setenv("JALAPENO_COUNTED", counted, 1);
-    rmdir(folder);
-    names[played] = program;
-    execv("/proc/self/exe", (char *const *)(uintptr_t)(names + played));
-}
-
 int main(int argc, char **argv) {
     const char *counted = getenv("JALAPENO_COUNTED");
-    int count = choose(argc, argv), before, i;
+    int count = choose(argc, argv);
     main_thread = pthread_self();
     if (counted != NULL && sscanf(counted, "%d %d %d", &passed, &failed, &skipped) != 3) return 1;
     if (mkdtemp(folder) == NULL) return 1;
-    for (i = 0; i < count; i++) {
-        before = failed;
-        run(wanted[i]);
-        if (failed > before && on_stage()) start_anew(argv[0], i + 1);
-    }
+    names[0] = argv[0];
+    for (playing = 1; playing <= count; playing++) run(wanted[playing - 1]);
     jal_device_close(kept);
     rmdir(folder);
     if (skipped > 0) printf("abi: %d passed, %d failed, %d skipped\n", passed, failed, skipped);
