@@ -206,7 +206,7 @@ impl Machine<'_> {
 /// What a kernel must know of a host that has other things to do: the timer comes late, and the kernel's
 /// check of it would panic; processors start apart, and the kernel would give up their clock for one that
 /// QEMU has to be asked for; it measures that clock wrong; and it takes a stall of half a minute, the
-/// host's, for one of its own.
+/// host's, for one of its own. A lockup of ours is one from two minutes on; stories have bounds of their own.
 fn busy_host() -> String {
     let clock = rate::parameter();
     format!(

@@ -16,7 +16,8 @@ const APART: Duration = Duration::from_millis(100);
 const QUICK: u64 = 10_000;
 const TRIES: usize = 10_000;
 
-/// The kernel's parameter that tells it; empty where the host has no such counter.
+/// The kernel's parameter that tells it; empty, so that the kernel measures for itself, where the host has no
+/// such counter or no time for one quick reading.
 pub fn parameter() -> &'static str {
     static PARAMETER: OnceLock<String> = OnceLock::new();
     PARAMETER.get_or_init(|| match khz() {
