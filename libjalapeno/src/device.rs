@@ -116,7 +116,8 @@ impl Device {
     ///
     /// # Errors
     /// `NotFound`, `Permission`, `Busy` (names the holder; a PCI function's after 1 s, or after 5 s
-    /// where it is plain that no process holds it), `Version`, `Protocol`, `Lost`, `Unsupported`, `NeedsReset` (its firmware gave up, or its HBM could not be scrubbed).
+    /// where it is plain that no process holds it), `Version`, `Protocol`, `Lost`,
+    /// `Unsupported`, `NeedsReset` (its firmware gave up, or its HBM could not be scrubbed).
     pub fn open(name: &str, role: Role) -> Result<Arc<Self>> {
         Self::open_by(name, role, crate::discover::backend()?)
     }

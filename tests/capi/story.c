@@ -46,8 +46,6 @@ void story_skip(const char *why) {
 
 int on_stage(void) { return getenv("JALAPENO_STAGE") != NULL; }
 
-double bound(double seconds) { return on_stage() ? seconds * 4 : seconds; }
-
 static struct card *card_on_stage(const char *option, const char *value, const char *more) {
     struct card *card = &cards[card_count];
     if (card_count > 0) story_skip("needs two cards of its own");

@@ -83,8 +83,6 @@ struct rig rig_start(uint32_t depth, uint32_t flags);
 
 /* Seconds since some moment. */
 double now(void);
-/* A bound on seconds: four times as many on JALAPENO_STAGE's card, whose machine is emulated. */
-double bound(double seconds);
 /* Whether a descriptor is readable within this many milliseconds. */
 int readable(int fd, int milliseconds);
 

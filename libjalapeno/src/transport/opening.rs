@@ -58,9 +58,9 @@ const RECOVERY_TIME: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// `NotFound`, `Permission`, `Busy` (after 1 s, with the holder where it can be seen; after 5 s where it is
-/// plain that no process holds it), `Unsupported` (no IOMMU, a group that is not viable, another driver; each in words), `NeedsReset`
-/// (the kernel module could not scrub it), `Io` (after 3 s, where the kernel itself resets it all the
-/// time; after 5 s by an iommufd that refuses it for another reason).
+/// plain that no process holds it), `Unsupported` (no IOMMU, a group that is not viable, another driver; each
+/// in words), `NeedsReset` (the kernel module could not scrub it), `Io` (after 3 s, where the kernel itself
+/// resets it all the time; after 5 s by an iommufd that refuses it for another reason).
 pub fn open(function: &Function, backend: Backend, owns: bool) -> Result<Arc<dyn Transport>> {
     survey(function, backend)?;
     let begin = Instant::now();
